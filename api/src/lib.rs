@@ -1,0 +1,15 @@
+//! The etcd v3 gRPC types and services, generated from `proto/`. No behaviour lives here.
+//!
+//! Keys and values are [`bytes::Bytes`]: decoding a request slices the receive buffer instead of copying it.
+
+/// Stored keys, values and their events (`mvccpb`).
+pub mod mvccpb {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("mvccpb");
+}
+
+/// Requests, responses and services (`etcdserverpb`).
+pub mod etcdserverpb {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("etcdserverpb");
+}

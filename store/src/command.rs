@@ -1,0 +1,120 @@
+//! What a log entry carries, and what applying it answers.
+//!
+//! A command holds everything its application needs: no clock, no randomness and no member-local state may decide
+//! anything in apply, or members drift apart. Ids, times and defaults are therefore chosen before the proposal.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_api::etcdserverpb as pb;
+use prost::Message;
+
+use crate::error::StoreError;
+use crate::ids::{LeaseId, MemberId};
+
+/// A replicated change. Encoded as one kind byte and a protobuf body.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Put(pb::PutRequest),
+    DeleteRange(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compact(pb::CompactionRequest),
+    /// `ID` is never 0 and `TTL` (seconds) is already clamped: the proposer chose both.
+    LeaseGrant(pb::LeaseGrantRequest),
+    LeaseRevoke(pb::LeaseRevokeRequest),
+    /// A member announces its name and client URLs (`peerURLs` come from the membership itself).
+    PublishMember(pb::Member),
+}
+
+/// The answer of applying a [`Command`]; headers are filled by the edge, except `revision`, which is set here.
+pub type Reply = Result<Response, StoreError>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    Put(pb::PutResponse),
+    DeleteRange(pb::DeleteRangeResponse),
+    Txn(pb::TxnResponse),
+    Compact(pb::CompactionResponse),
+    LeaseGrant(pb::LeaseGrantResponse),
+    LeaseRevoke(pb::LeaseRevokeResponse),
+    PublishMember,
+}
+
+/// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the command is empty")]
+    Empty,
+    #[error("unknown command kind {0}: written by a newer version?")]
+    UnknownKind(u8),
+    #[error("command body: {0}")]
+    Body(#[from] prost::DecodeError),
+}
+
+const PUT: u8 = 1;
+const DELETE_RANGE: u8 = 2;
+const TXN: u8 = 3;
+const COMPACT: u8 = 4;
+const LEASE_GRANT: u8 = 5;
+const LEASE_REVOKE: u8 = 6;
+const PUBLISH_MEMBER: u8 = 7;
+
+impl Command {
+    /// Kind byte and protobuf body, in one buffer.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Put(body) => encode(PUT, body),
+            Self::DeleteRange(body) => encode(DELETE_RANGE, body),
+            Self::Txn(body) => encode(TXN, body),
+            Self::Compact(body) => encode(COMPACT, body),
+            Self::LeaseGrant(body) => encode(LEASE_GRANT, body),
+            Self::LeaseRevoke(body) => encode(LEASE_REVOKE, body),
+            Self::PublishMember(body) => encode(PUBLISH_MEMBER, body),
+        }
+    }
+
+    /// The inverse of [`Command::encode`]; keys and values are slices of `bytes`.
+    ///
+    /// # Errors
+    /// When the kind is unknown or the body is not the protobuf message of that kind.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, DecodeError> {
+        if bytes.is_empty() {
+            return Err(DecodeError::Empty);
+        }
+        let kind = bytes.split_to(1)[0];
+        Ok(match kind {
+            PUT => Self::Put(pb::PutRequest::decode(bytes)?),
+            DELETE_RANGE => Self::DeleteRange(pb::DeleteRangeRequest::decode(bytes)?),
+            TXN => Self::Txn(pb::TxnRequest::decode(bytes)?),
+            COMPACT => Self::Compact(pb::CompactionRequest::decode(bytes)?),
+            LEASE_GRANT => Self::LeaseGrant(pb::LeaseGrantRequest::decode(bytes)?),
+            LEASE_REVOKE => Self::LeaseRevoke(pb::LeaseRevokeRequest::decode(bytes)?),
+            PUBLISH_MEMBER => Self::PublishMember(pb::Member::decode(bytes)?),
+            other => return Err(DecodeError::UnknownKind(other)),
+        })
+    }
+
+    /// The lease this command renews the life of, if it grants one.
+    #[must_use]
+    pub fn granted_lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::LeaseGrant(body) => Some(LeaseId(body.id)),
+            _ => None,
+        }
+    }
+
+    /// The member that announces itself, if any.
+    #[must_use]
+    pub fn published_member(&self) -> Option<MemberId> {
+        match self {
+            Self::PublishMember(body) => Some(MemberId(body.id)),
+            _ => None,
+        }
+    }
+}
+
+fn encode(kind: u8, body: &impl Message) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(1 + body.encoded_len());
+    buffer.put_u8(kind);
+    body.encode(&mut buffer).expect("a BytesMut grows as needed");
+    buffer.freeze()
+}

@@ -1,0 +1,1 @@
+//! The edges: clock, disk, network, randomness.

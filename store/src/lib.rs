@@ -1,0 +1,19 @@
+//! The Raft-replicated store: an etcd v3 member as a library.
+//!
+//! Read it in this order: [`command`] (what a log entry carries), [`state`] (what applying one does: MVCC, leases,
+//! watch), [`consensus`] (how entries come to be committed), [`member`] (the running whole), [`edge`] (etcd's gRPC and
+//! HTTP surface). Everything that touches the world (clock, disk, network, randomness) is under [`io`].
+
+pub mod command;
+pub mod config;
+pub mod consensus;
+pub mod edge;
+pub mod error;
+pub mod ids;
+pub mod io;
+pub mod lease;
+pub mod limits;
+pub mod member;
+pub mod mvcc;
+pub mod state;
+pub mod watch;
