@@ -6,8 +6,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut prost = tonic_prost_build::Config::new();
     // Keys and values stay slices of the receive buffer.
     prost.bytes(["."]);
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds_with_config(descriptors, prost)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(descriptors, prost)?;
     Ok(())
 }

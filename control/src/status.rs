@@ -119,11 +119,10 @@ impl ApiError {
         let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
         let list = if let [one] = texts.as_slice() { one.clone() } else { format!("[{}]", texts.join(", ")) };
         let what = qualified_resource(group, kind);
-        let mut error = Self::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}")).named(group, kind, name);
-        let causes: Vec<Value> = errors
-            .iter()
-            .map(|e| json!({"reason": e.reason, "message": e.message, "field": e.field}))
-            .collect();
+        let mut error =
+            Self::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}")).named(group, kind, name);
+        let causes: Vec<Value> =
+            errors.iter().map(|e| json!({"reason": e.reason, "message": e.message, "field": e.field})).collect();
         if let Some(Value::Object(details)) = &mut error.details {
             details.insert("causes".into(), Value::Array(causes));
         }

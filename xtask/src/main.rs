@@ -1,1 +1,63 @@
-fn main() {}
+//! The developer's commands. `cargo xtask demo` and `cargo xtask test` are all a newcomer needs on a bare machine.
+//!
+//! This crate has no dependency, so that it compiles in seconds and can say what happens while everything else builds.
+
+mod ci;
+mod process;
+mod rootfs;
+mod setup;
+
+use std::process::ExitCode;
+
+use process::{Failure, cargo, run};
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  demo     set up what is missing, build, and show the whole path of a command through a three-server cluster
+  test     set up what is missing, run every test; further arguments go to `cargo test` (a package, a filter)
+  ci       what CI runs: format, lints, documentation, licences, tests
+  bench    run the criterion benchmarks; further arguments go to `cargo bench`
+  setup    only install what the build and the tests need
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "demo" => demo(&rest),
+        "test" => test(&rest),
+        "ci" => ci::run_all(),
+        "bench" => setup::ensure(setup::BUILD).and_then(|()| run(cargo("bench").args(&rest))),
+        "setup" => setup::ensure(setup::ALL),
+        "" | "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(Failure::new(format!("unknown command {other:?}\n\n{USAGE}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(rest: &[String]) -> Result<(), Failure> {
+    setup::ensure(setup::DEMO)?;
+    let image = rootfs::debian()?;
+    process::step("building kontiki (the first build compiles RocksDB: ten minutes and more on two cores)");
+    run(cargo("build").args(["--package", "kontiki", "--bin", "kontiki", "--example", "demo"]))?;
+    run(cargo("run")
+        .args(["--quiet", "--package", "kontiki", "--example", "demo", "--", "--debian-image"])
+        .arg(&image)
+        .args(rest))
+}
+
+fn test(rest: &[String]) -> Result<(), Failure> {
+    setup::ensure(setup::ALL)?;
+    ci::tests(rest)
+}

@@ -167,7 +167,13 @@ pub trait Strategy: Sync + Send + std::fmt::Debug {
 
 /// Columns of a kind without its own.
 pub static DEFAULT_COLUMNS: [Column; 2] = [
-    Column { name: "Name", kind: "string", format: "name", description: "Name must be unique within a namespace.", priority: 0 },
+    Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name must be unique within a namespace.",
+        priority: 0,
+    },
     Column { name: "Age", kind: "string", format: "", description: "CreationTimestamp of the object.", priority: 0 },
 ];
 

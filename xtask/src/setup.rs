@@ -1,0 +1,129 @@
+//! What the machine must have: found, or installed as root on Debian and Ubuntu, or told in one command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::process::{Failure, cache, on_path, run, step, tools};
+
+/// Something needed, how to see that it is there, and the Debian package that brings it.
+pub struct Need {
+    what: &'static str,
+    package: &'static str,
+    present: fn() -> bool,
+    /// Unpacked into the tools folder instead of installed: installing the package would start a service.
+    unpack_only: bool,
+}
+
+const COMPILERS: &[Need] = &[
+    Need { what: "a C++ compiler", package: "g++", present: || on_path("g++").is_some(), unpack_only: false },
+    Need { what: "make", package: "make", present: || on_path("make").is_some(), unpack_only: false },
+    Need { what: "libclang (RocksDB's bindings)", package: "libclang-dev", present: libclang, unpack_only: false },
+    Need { what: "a compiler cache", package: "ccache", present: || on_path("ccache").is_some(), unpack_only: false },
+];
+
+const KUBECTL: Need = Need {
+    what: "kubectl",
+    package: "kubernetes-client",
+    present: || on_path("kubectl").is_some(),
+    unpack_only: false,
+};
+const DEBOOTSTRAP: Need = Need {
+    what: "debootstrap (builds the debian image)",
+    package: "debootstrap",
+    present: || on_path("debootstrap").is_some() || cache().join("images/debian.tar").is_file(),
+    unpack_only: false,
+};
+const ETCDCTL: Need =
+    Need { what: "etcdctl", package: "etcd-client", present: || on_path("etcdctl").is_some(), unpack_only: false };
+const ETCD: Need = Need {
+    what: "etcd (tests run the control plane on it)",
+    package: "etcd-server",
+    present: || on_path("etcd").is_some(),
+    unpack_only: true,
+};
+const BUSYBOX: Need = Need {
+    what: "a static busybox (the small test image)",
+    package: "busybox-static",
+    present: || Path::new("/bin/busybox").is_file(),
+    unpack_only: false,
+};
+
+/// To compile.
+pub const BUILD: &[&[Need]] = &[COMPILERS];
+/// To build and show the demonstration.
+pub const DEMO: &[&[Need]] = &[COMPILERS, &[KUBECTL, DEBOOTSTRAP]];
+/// To build and run every test.
+pub const ALL: &[&[Need]] = &[COMPILERS, &[KUBECTL, ETCDCTL, ETCD, BUSYBOX]];
+
+/// Installs what is missing of `needs`.
+pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
+    let missing: Vec<&Need> = needs.iter().copied().flatten().filter(|need| !(need.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for need in &missing {
+        step(&format!("missing: {} (package {})", need.what, need.package));
+    }
+    let install: Vec<&str> = missing.iter().filter(|n| !n.unpack_only).map(|n| n.package).collect();
+    let unpack: Vec<&str> = missing.iter().filter(|n| n.unpack_only).map(|n| n.package).collect();
+    if on_path("apt-get").is_none() || !is_root() {
+        let all: Vec<&str> = missing.iter().map(|n| n.package).collect();
+        return Err(Failure::new(format!(
+            "these packages are missing; as root on Debian or Ubuntu: apt-get install {}",
+            all.join(" ")
+        )));
+    }
+    run(apt_get().args(["--quiet", "update"]))?;
+    if !install.is_empty() {
+        run(apt_get().args(["--quiet", "--yes", "--no-install-recommends", "install"]).args(&install))?;
+    }
+    for package in unpack {
+        unpack_package(package)?;
+    }
+    match missing.iter().find(|need| !(need.present)()) {
+        None => Ok(()),
+        Some(need) => Err(Failure::new(format!("{} is still missing after installing {}", need.what, need.package))),
+    }
+}
+
+fn unpack_package(package: &str) -> Result<(), Failure> {
+    let downloads = cache().join("packages");
+    let root: PathBuf = tools().ancestors().nth(2).expect("tools ends in usr/bin").to_owned();
+    for dir in [&downloads, &root] {
+        std::fs::create_dir_all(dir).map_err(|e| Failure::new(format!("cannot create {}: {e}", dir.display())))?;
+    }
+    run(apt_get().current_dir(&downloads).args(["--quiet", "download", package]))?;
+    let prefix = format!("{package}_");
+    let file = std::fs::read_dir(&downloads)
+        .map_err(|e| Failure::new(format!("cannot list {}: {e}", downloads.display())))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .ok_or_else(|| Failure::new(format!("apt-get download {package} left no file")))?;
+    run(Command::new("dpkg").arg("-x").arg(&file).arg(&root))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+fn libclang() -> bool {
+    let Ok(entries) = std::fs::read_dir("/usr/lib") else { return false };
+    let llvm = entries.filter_map(Result::ok).filter(|e| e.file_name().to_string_lossy().starts_with("llvm-"));
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || llvm.map(|e| e.path().join("lib")).any(|lib| has_libclang(&lib))
+        || has_libclang(Path::new("/usr/lib64"))
+}
+
+fn has_libclang(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.starts_with("libclang.so") || name.starts_with("libclang-")
+    })
+}
