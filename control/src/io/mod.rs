@@ -1,1 +1,3 @@
-//! To be written.
+//! Everything that touches the world: the store, the network, files, the clock.
+
+pub mod pki;
