@@ -16,4 +16,5 @@ pub mod limits;
 pub mod member;
 pub mod mvcc;
 pub mod state;
+pub mod wal;
 pub mod watch;

@@ -1,1 +1,10 @@
-//! To be written.
+//! Every limit of the store, with what happens when it is reached.
+
+/// The log's group commit is split into frames of about this many bytes, each written and synced by itself.
+pub const LOG_FRAME_BYTES_MAX: usize = 8 << 20;
+/// The size of a log segment; a full one is followed by the next.
+pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+/// The newest log entries kept in memory; older ones are read from the files.
+pub const LOG_CACHE_BYTES: usize = 32 << 20;
+/// Entries read from the log at once, for a follower or for applying; the rest follow in further reads.
+pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
