@@ -70,10 +70,49 @@ pub struct Column {
     pub priority: i32,
 }
 
+impl Column {
+    /// A column that is always shown.
+    #[must_use]
+    pub const fn text(name: &'static str, description: &'static str) -> Self {
+        Self { name, kind: "string", format: "", description, priority: 0 }
+    }
+
+    /// A number that is always shown.
+    #[must_use]
+    pub const fn number(name: &'static str, description: &'static str) -> Self {
+        Self { name, kind: "integer", format: "", description, priority: 0 }
+    }
+
+    /// A column of `-o wide`.
+    #[must_use]
+    pub const fn wide(name: &'static str, description: &'static str) -> Self {
+        Self { name, kind: "string", format: "", description, priority: 1 }
+    }
+}
+
+/// What the cluster hands out one by one.
+#[derive(Clone, Debug)]
+pub struct Ranges {
+    /// Cluster IPs: base address and prefix length.
+    pub service_cidr: (std::net::Ipv4Addr, u8),
+    pub node_ports: std::ops::RangeInclusive<u16>,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { service_cidr: (std::net::Ipv4Addr::new(10, 96, 0, 0), 16), node_ports: 30_000..=32_767 }
+    }
+}
+
 /// The rules of one kind. Objects are JSON in the stored version; every method is pure.
 pub trait Strategy: Sync + Send + std::fmt::Debug {
     /// Fills what clients rely on being filled (after decoding, on create and on update).
     fn default(&self, _object: &mut Value) {}
+
+    /// What Kubernetes' built-in admission adds on create, or why it refuses. Runs after `default`, before `prepare_for_create`.
+    fn admit(&self, _object: &mut Value, _ctx: &Context) -> Result<(), ApiError> {
+        Ok(())
+    }
 
     /// Resets what a client may not set on create (status, for most kinds). `metadata` is done by the engine.
     fn prepare_for_create(&self, object: &mut Value, _ctx: &Context) {
@@ -139,6 +178,47 @@ pub trait Strategy: Sync + Send + std::fmt::Debug {
         "Background"
     }
 
+    /// Marks an object whose deletion begins and that stays for now (Namespace: phase Terminating). The engine sets
+    /// `deletionTimestamp` itself.
+    fn prepare_for_delete(&self, _object: &mut Value, _ctx: &Context) {}
+
+    /// Whether something besides `metadata.finalizers` keeps an object that is being deleted (Namespace: `spec.finalizers`).
+    fn holds_deletion(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Whether [`Strategy::allocate`] must be called on every create and update, with all objects of the kind.
+    fn allocates(&self) -> bool {
+        false
+    }
+
+    /// Takes what the cluster has only once (Service: cluster IP, node ports). Runs after validation; `existing` are all stored
+    /// objects of the kind (the object itself, known by its uid, may be among them); the caller serialises allocations.
+    fn allocate(
+        &self,
+        _object: &mut Value,
+        _existing: &[&Value],
+        _ranges: &Ranges,
+        _ctx: &Context,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// The `autoscaling/v1` Scale of an object, for kinds with the `scale` subresource.
+    fn scale(&self, _object: &Value) -> Option<Value> {
+        None
+    }
+
+    /// Writes a Scale's `spec.replicas` into the object. Preconditions (resourceVersion) are the engine's.
+    fn apply_scale(&self, _object: &mut Value, _scale: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Warnings a client gets with a delete that names no propagation policy.
+    fn delete_warning(&self) -> Option<&'static str> {
+        None
+    }
+
     /// A refusal before deletion (Namespace `default`, …).
     fn check_delete(&self, _object: &Value) -> Result<(), ApiError> {
         Ok(())
@@ -165,17 +245,27 @@ pub trait Strategy: Sync + Send + std::fmt::Debug {
     }
 }
 
+/// The first column of every kind.
+pub const NAME_COLUMN: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name must be unique within a namespace. Is required when creating resources.",
+    priority: 0,
+};
+
+/// The age column of nearly every kind.
+pub const AGE_COLUMN: Column = Column::text(
+    "Age",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. \
+     It is represented in RFC3339 form and is in UTC.",
+);
+
 /// Columns of a kind without its own.
-pub static DEFAULT_COLUMNS: [Column; 2] = [
-    Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        description: "Name must be unique within a namespace.",
-        priority: 0,
-    },
-    Column { name: "Age", kind: "string", format: "", description: "CreationTimestamp of the object.", priority: 0 },
-];
+pub static DEFAULT_COLUMNS: [Column; 2] = [NAME_COLUMN, AGE_COLUMN];
+
+/// Verbs of a `status` subresource.
+pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 /// `metadata.name`.
 #[must_use]
@@ -210,13 +300,12 @@ pub fn keep_field(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-pub mod age;
-pub mod names;
-
 /// Every kind that is served, in discovery order.
+static KINDS: [&Kind; 3] = [&config_map::KIND, &namespace::KIND, &pod::KIND];
+
 #[must_use]
 pub fn kinds() -> &'static [&'static Kind] {
-    &[]
+    &KINDS
 }
 
 /// The kind served under this group, version and plural resource.
@@ -224,3 +313,14 @@ pub fn kinds() -> &'static [&'static Kind] {
 pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static Kind> {
     kinds().iter().copied().find(|k| k.group == group && k.version == version && k.resource == resource)
 }
+
+pub mod age;
+pub mod config_map;
+pub mod fields;
+pub mod limits;
+pub mod names;
+pub mod namespace;
+pub mod pod;
+pub mod quantity;
+#[cfg(test)]
+mod testing;
