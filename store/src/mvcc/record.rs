@@ -1,0 +1,98 @@
+//! How a change is stored: its place in history as the key, a kind byte and the wire bytes of the `KeyValue` as the value.
+//!
+//! Keys sort by time, so flushes do not overlap, and a replay or a digest is one forward scan. The `KeyValue` is encoded
+//! once, when it is applied; disk, index, watch ring and answers share those bytes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_api::mvccpb::KeyValue;
+use prost::Message;
+
+/// A place in history: the revision, and the order of the change within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    pub main: i64,
+    pub sub: u32,
+}
+
+/// 8 bytes of revision and 4 of order, both big-endian.
+pub const STAMP_BYTES: usize = 12;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    Delete,
+}
+
+/// A stored record that this program did not write.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("a record's key has {0} bytes instead of {STAMP_BYTES}")]
+    KeyLength(usize),
+    #[error("a record has no bytes")]
+    Empty,
+    #[error("a record has the unknown kind {0}")]
+    UnknownKind(u8),
+    #[error("a record's body: {0}")]
+    Body(#[from] prost::DecodeError),
+}
+
+impl Stamp {
+    /// The first place of a revision.
+    #[must_use]
+    pub fn first(main: i64) -> Self {
+        Self { main, sub: 0 }
+    }
+
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; STAMP_BYTES] {
+        let mut bytes = [0; STAMP_BYTES];
+        bytes[..8].copy_from_slice(&self.main.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.sub.to_be_bytes());
+        bytes
+    }
+
+    /// # Errors
+    /// When the length is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        let bytes: [u8; STAMP_BYTES] = bytes.try_into().map_err(|_| RecordError::KeyLength(bytes.len()))?;
+        let (main, sub) = bytes.split_at(8);
+        Ok(Self {
+            main: i64::from_be_bytes(main.try_into().expect("8 bytes")),
+            sub: u32::from_be_bytes(sub.try_into().expect("4 bytes")),
+        })
+    }
+}
+
+/// A kind byte and the encoded `KeyValue`; a deletion carries key and `mod_revision` only.
+#[must_use]
+pub fn encode(kind: Kind, kv: &KeyValue) -> Bytes {
+    let mut buffer = BytesMut::with_capacity(1 + kv.encoded_len());
+    buffer.put_u8(match kind {
+        Kind::Put => 0,
+        Kind::Delete => 1,
+    });
+    kv.encode(&mut buffer).expect("a BytesMut grows as needed");
+    buffer.freeze()
+}
+
+/// The inverse of [`encode`]; key and value are slices of `record`.
+///
+/// # Errors
+/// When the bytes are not a record.
+pub fn decode(mut record: Bytes) -> Result<(Kind, KeyValue), RecordError> {
+    if record.is_empty() {
+        return Err(RecordError::Empty);
+    }
+    let kind = match record.split_to(1)[0] {
+        0 => Kind::Put,
+        1 => Kind::Delete,
+        other => return Err(RecordError::UnknownKind(other)),
+    };
+    Ok((kind, KeyValue::decode(record)?))
+}
+
+/// Decodes a record that this process wrote or has already read once.
+#[must_use]
+pub fn decode_own(record: Bytes) -> KeyValue {
+    decode(record).expect("invariant: a record in the state can be decoded").1
+}
