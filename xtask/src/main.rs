@@ -5,6 +5,7 @@
 mod ci;
 mod process;
 mod rootfs;
+mod schema_table;
 mod setup;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ cargo xtask <command>
   test     set up what is missing, run every test; further arguments go to `cargo test` (a package, a filter)
   ci       what CI runs: format, lints, documentation, licences, tests
   bench    run the criterion benchmarks; further arguments go to `cargo bench`
+  schema-table  rewrite control/src/schema/table.txt from the sources of k8s-openapi and k8s-pb
   setup    only install what the build and the tests need
 ";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "ci" => ci::run_all(),
         "bench" => setup::ensure(setup::BUILD).and_then(|()| run(cargo("bench").args(&rest))),
+        "schema-table" => schema_table::generate(),
         "setup" => setup::ensure(setup::ALL),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");

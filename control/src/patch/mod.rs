@@ -4,8 +4,11 @@
 //! the request's media type, then defaults and validates the result like any other write.
 
 mod json_patch;
+mod list;
 mod merge;
 mod strategic;
+#[cfg(test)]
+mod strategic_tests;
 
 use serde_json::Value;
 
@@ -26,4 +29,12 @@ pub fn merge(doc: &Value, patch: &Value) -> Result<Value, ApiError> {
 /// 415 for a kind without a schema.
 pub fn strategic(doc: &Value, patch: &Value, gvk: &Gvk) -> Result<Value, ApiError> {
     strategic::apply(doc, patch, gvk)
+}
+
+/// What Kubernetes answers to a well-formed patch that does not fit the object; why goes to the log, not to the client.
+fn does_not_apply(why: &dyn std::fmt::Display) -> ApiError {
+    tracing::debug!(%why, "patch does not apply");
+    let mut error = ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request");
+    error.details = Some(Value::Object(serde_json::Map::new()));
+    error
 }

@@ -7,6 +7,7 @@
 pub mod openapi;
 pub mod protobuf;
 pub mod strict;
+pub(crate) mod table;
 
 /// Group, version and kind of an object. `group` is empty for the core group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
