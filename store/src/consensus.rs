@@ -1,1 +1,42 @@
-//! To be written.
+//! Consensus: how commands come to be committed on a majority and applied everywhere in the same order.
+//!
+//! openraft does it; this module is the only one that knows openraft's types. It gives them meaning (`types`), keeps
+//! Raft's log in our WAL (`log_store`), runs our state as its state machine (`state_machine`), and turns its messages
+//! into bytes (`wire`, `codec`). The network and the running core are in `io::peer` and `member`.
+
+use std::io;
+use std::path::Path;
+
+use crate::command::{Command, Reply};
+use crate::state::Applied;
+
+pub mod codec;
+pub mod log_store;
+pub mod state_machine;
+#[cfg(test)]
+mod tests;
+pub mod types;
+pub mod wire;
+
+/// What the log drives: `state::State` in production, something small in tests.
+pub trait StateMachine: Send + 'static {
+    type Storage: Storage;
+
+    /// The last committed mark.
+    fn applied(&self) -> &Applied;
+    /// Deterministic; visible to later applies at once, to readers after `commit`.
+    fn apply(&mut self, command: &Command) -> Reply;
+    fn commit(&mut self, applied: Applied);
+    fn storage(&self) -> Self::Storage;
+    /// Replaces everything by the checkpoint in `dir`, which is moved into place.
+    fn install(&mut self, dir: &Path) -> io::Result<()>;
+}
+
+/// The slow operations of a state machine, beside its writer and from any thread.
+pub trait Storage: Clone + Send + Sync + 'static {
+    /// Makes everything committed durable, and says how far that is.
+    fn flush(&self) -> io::Result<Applied>;
+    /// A consistent copy in `dir`, which must not exist yet.
+    fn checkpoint(&self, dir: &Path) -> io::Result<Applied>;
+    fn unflushed_bytes(&self) -> u64;
+}

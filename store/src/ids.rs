@@ -43,3 +43,9 @@ number! {
     /// An etcd lease. 0 is "none".
     LeaseId, i64, "{:x}"
 }
+
+impl From<u64> for MemberId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}

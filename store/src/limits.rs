@@ -18,3 +18,7 @@ pub const LEASE_REVOKE_RETRY: Duration = Duration::from_secs(3);
 
 /// Replies to requests that may wait on one watch stream; above it the edge reads no further requests.
 pub const WATCH_REPLIES_WAITING: usize = 256;
+/// Log entries applied in one write of the state, so that Raft's own messages are never far behind a long batch.
+pub const APPLY_BATCH_ENTRIES: usize = 512;
+/// The same, counted in bytes of commands.
+pub const APPLY_BATCH_BYTES: usize = 2 << 20;

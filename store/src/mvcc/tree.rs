@@ -70,7 +70,9 @@ impl Tree {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => return entries.binary_search_by(|e| (*e.key).cmp(key)).ok().map(|i| &entries[i]),
+                Node::Leaf(entries) => {
+                    return entries.binary_search_by(|e| (*e.key).cmp(key)).ok().map(|i| &entries[i]);
+                }
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
             }
         }

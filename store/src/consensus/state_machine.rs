@@ -1,0 +1,269 @@
+//! openraft's state machine on ours.
+//!
+//! Entries are applied in batches: each batch is one write of the state, and answers go out after it. The mark written
+//! with the data holds the log id and the membership, so a restart knows exactly where to go on. A "snapshot" is a flush:
+//! the state is already on disk, only its newest part may be in memory. A copy is made only when a follower needs one.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::types::{Answer, CommandBytes, Entry, LogId, SnapshotMeta, StoredMembership, Types};
+use super::{StateMachine, Storage, codec};
+use crate::command::Command;
+use crate::ids::LogIndex;
+use crate::io::checkpoint::{CheckpointDir, Checkpoints};
+use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES};
+use crate::state::Applied;
+
+/// What the opaque part of [`Applied`] holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mark {
+    pub last: Option<LogId>,
+    pub membership: StoredMembership,
+}
+
+impl Mark {
+    /// # Errors
+    /// When the mark was written by something else.
+    pub fn decode(applied: &Applied) -> io::Result<Self> {
+        if applied.consensus.is_empty() {
+            return Ok(Self::default());
+        }
+        let (last, membership) = codec::decode(&applied.consensus).map_err(io::Error::other)?;
+        Ok(Self { last, membership })
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
+    }
+}
+
+/// How far this member has applied; the index after the last applied entry.
+pub type AppliedReceiver = watch::Receiver<u64>;
+
+/// The state machine as Raft's worker task owns it.
+pub struct Machine<M: StateMachine> {
+    state: Arc<Mutex<M>>,
+    storage: M::Storage,
+    checkpoints: Checkpoints,
+    mark: Mark,
+    /// Kept encoded: every batch writes it, and it hardly ever changes.
+    membership: Bytes,
+    progress: watch::Sender<u64>,
+    /// Until Raft runs, a snapshot is only asked for to learn its metadata.
+    running: Arc<AtomicBool>,
+}
+
+impl<M: StateMachine> Machine<M> {
+    /// # Errors
+    /// When the state's mark cannot be read.
+    pub fn new(state: M, checkpoints: Checkpoints) -> io::Result<Self> {
+        let mark = Mark::decode(state.applied())?;
+        let storage = state.storage();
+        let (progress, _) = watch::channel(next_index(&mark));
+        let membership = encode_membership(&mark.membership);
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+            storage,
+            checkpoints,
+            mark,
+            membership,
+            progress,
+            running: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    /// Becomes visible after the data it speaks of.
+    #[must_use]
+    pub fn progress(&self) -> AppliedReceiver {
+        self.progress.subscribe()
+    }
+
+    /// To be set once Raft runs.
+    #[must_use]
+    pub fn running(&self) -> Arc<AtomicBool> {
+        self.running.clone()
+    }
+
+    fn applied(&self) -> Applied {
+        let mut consensus = BytesMut::from(&codec::encode(&self.mark.last)[..]);
+        consensus.extend_from_slice(&self.membership);
+        Applied { index: LogIndex(self.mark.last.map_or(0, |id| id.index)), consensus: consensus.freeze() }
+    }
+
+    /// Applies a batch, writes it, and only then answers.
+    fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        let state = self.state.clone();
+        let mut state = state.lock();
+        let mut answers: Vec<(ApplyResponder<Types>, Answer)> = Vec::with_capacity(batch.len());
+        for (Entry { log_id, payload }, responder) in batch {
+            let answer = match payload {
+                EntryPayload::Blank => Answer(None),
+                EntryPayload::Normal(CommandBytes(bytes)) => {
+                    let command = Command::decode(bytes).map_err(|error| {
+                        io::Error::new(io::ErrorKind::InvalidData, format!("log entry {log_id}: {error}"))
+                    })?;
+                    Answer(Some(state.apply(&command)))
+                }
+                EntryPayload::Membership(membership) => {
+                    self.mark.membership = StoredMembership::new(Some(log_id), membership);
+                    self.membership = encode_membership(&self.mark.membership);
+                    Answer(None)
+                }
+            };
+            self.mark.last = Some(log_id);
+            answers.extend(responder.map(|responder| (responder, answer)));
+        }
+        state.commit(self.applied());
+        drop(state);
+        self.progress.send_replace(next_index(&self.mark));
+        for (responder, answer) in answers {
+            responder.send(answer);
+        }
+        Ok(())
+    }
+}
+
+fn next_index(mark: &Mark) -> u64 {
+    mark.last.map_or(0, |id| id.index + 1)
+}
+
+fn encode_membership(membership: &StoredMembership) -> Bytes {
+    codec::encode(membership).into()
+}
+
+/// A snapshot: where its bytes are, or how to get them.
+pub enum SnapshotData<S> {
+    /// The state's own files; a copy is made when one is needed.
+    Live(S),
+    /// A complete copy, removed when this is dropped.
+    Copy(CheckpointDir),
+}
+
+impl<S> SnapshotData<S> {
+    /// The copy's directory.
+    #[must_use]
+    pub fn dir(&self) -> Option<PathBuf> {
+        match self {
+            Self::Live(_) => None,
+            Self::Copy(dir) => Some(dir.path().to_owned()),
+        }
+    }
+}
+
+/// Runs something that waits for the disk beside the runtime's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+async fn copy<S: Storage>(storage: S, checkpoints: &Checkpoints) -> io::Result<(Mark, CheckpointDir)> {
+    let dir = checkpoints.outgoing();
+    blocking(move || {
+        let applied = storage.checkpoint(dir.path())?;
+        Ok((Mark::decode(&applied)?, dir))
+    })
+    .await
+}
+
+/// Flushes beside the worker task.
+pub struct Builder<S> {
+    storage: S,
+}
+
+impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
+    type SnapshotData = SnapshotData<S>;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<S>, io::Error> {
+        let storage = self.storage.clone();
+        let applied = blocking(move || storage.flush()).await?;
+        let meta = Mark::decode(&applied)?.meta();
+        Ok(Snapshot { meta, snapshot: SnapshotData::Live(self.storage.clone()) })
+    }
+}
+
+type SnapshotOf<S> = openraft::alias::SnapshotOf<Types, SnapshotData<S>>;
+
+impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
+    type SnapshotData = SnapshotData<M::Storage>;
+    type SnapshotBuilder = Builder<M::Storage>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.mark.last, self.mark.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        loop {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < APPLY_BATCH_ENTRIES && bytes < APPLY_BATCH_BYTES {
+                let Some(item) = entries.next().await else { break };
+                let (entry, responder) = item?;
+                if let EntryPayload::Normal(command) = &entry.payload {
+                    bytes += command.0.len();
+                }
+                batch.push((entry, responder));
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.apply_batch(batch)?;
+            // Heartbeats and the core share this thread.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Self::SnapshotBuilder> {
+        Some(Builder { storage: self.storage.clone() })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        Builder { storage: self.storage.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Self::SnapshotData) -> Result<(), io::Error> {
+        let dir = match snapshot {
+            SnapshotData::Copy(dir) => dir,
+            SnapshotData::Live(storage) => copy(storage, &self.checkpoints).await?.1,
+        };
+        let state = self.state.clone();
+        let applied = blocking(move || {
+            let mut state = state.lock();
+            state.install(dir.path())?;
+            Ok(state.applied().clone())
+        })
+        .await?;
+        let mark = Mark::decode(&applied)?;
+        if mark.last != meta.last_log_id {
+            let what = format!("a snapshot said to end at {:?} ends at {:?}", meta.last_log_id, mark.last);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        self.membership = encode_membership(&mark.membership);
+        self.mark = mark;
+        self.progress.send_replace(next_index(&self.mark));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<M::Storage>>, io::Error> {
+        if self.mark.last.is_none() {
+            return Ok(None);
+        }
+        if !self.running.load(Ordering::Relaxed) {
+            let snapshot = SnapshotData::Live(self.storage.clone());
+            return Ok(Some(Snapshot { meta: self.mark.meta(), snapshot }));
+        }
+        let (mark, dir) = copy(self.storage.clone(), &self.checkpoints).await?;
+        Ok(Some(Snapshot { meta: mark.meta(), snapshot: SnapshotData::Copy(dir) }))
+    }
+}
