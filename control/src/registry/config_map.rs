@@ -66,7 +66,7 @@ impl Strategy for ConfigMap {
 
     fn cells(&self, object: &Value, now: &str) -> Vec<Value> {
         let count = fields::entries(object, "/data").count() + fields::entries(object, "/binaryData").count();
-        vec![name_cell(object), count.to_string().into(), age_cell(object, now)]
+        vec![name_cell(object), count.into(), age_cell(object, now)]
     }
 }
 

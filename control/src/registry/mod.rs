@@ -167,6 +167,16 @@ pub trait Strategy: Sync + Send + std::fmt::Debug {
         true
     }
 
+    /// Whether a PUT of an absent object creates it.
+    fn allows_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// After how many seconds the store forgets the object by itself (Event), counted from its last write.
+    fn storage_ttl_s(&self) -> Option<i64> {
+        None
+    }
+
     /// The grace period of a delete, in seconds, before the object is really removed; 0 removes at once.
     /// `requested` is the client's `gracePeriodSeconds`.
     fn grace_period_s(&self, _object: &Value, _requested: Option<i64>) -> i64 {
@@ -301,7 +311,20 @@ pub fn keep_field(new: &mut Value, old: &Value, field: &str) {
 }
 
 /// Every kind that is served, in discovery order.
-static KINDS: [&Kind; 3] = [&config_map::KIND, &namespace::KIND, &pod::KIND];
+static KINDS: [&Kind; 12] = [
+    &config_map::KIND,
+    &endpoints::KIND,
+    &event_object::KIND,
+    &namespace::KIND,
+    &node::KIND,
+    &pod::KIND,
+    &replication_controller::KIND,
+    &secret::KIND,
+    &service_account::KIND,
+    &service::KIND,
+    &job::KIND,
+    &node_lease::KIND,
+];
 
 #[must_use]
 pub fn kinds() -> &'static [&'static Kind] {
@@ -316,11 +339,21 @@ pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static Kind>
 
 pub mod age;
 pub mod config_map;
+pub mod endpoints;
+pub mod event_object;
 pub mod fields;
+pub mod job;
 pub mod limits;
 pub mod names;
 pub mod namespace;
+pub mod node;
+pub mod node_lease;
 pub mod pod;
 pub mod quantity;
+pub mod replication_controller;
+pub mod secret;
+pub mod service;
+pub mod service_account;
+pub mod template;
 #[cfg(test)]
 mod testing;

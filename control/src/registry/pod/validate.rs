@@ -49,7 +49,13 @@ pub fn pod_spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// A field that must be one of `supported`.
-pub(super) fn enumerated(object: &Value, path: &str, field: &str, supported: &[&str], errors: &mut Vec<FieldError>) {
+pub(in crate::registry) fn enumerated(
+    object: &Value,
+    path: &str,
+    field: &str,
+    supported: &[&str],
+    errors: &mut Vec<FieldError>,
+) {
     match object.get(field).and_then(Value::as_str).unwrap_or_default() {
         "" => errors.push(FieldError::required(format!("{path}.{field}"), "")),
         value if supported.contains(&value) => {}
