@@ -159,6 +159,16 @@ impl ApiError {
         Self::new(410, "Expired", message)
     }
 
+    /// A read at a revision that this server has not reached: worth another try in a second.
+    #[must_use]
+    pub fn too_large_resource_version() -> Self {
+        let message = "Timeout: Too large resource version";
+        let mut error = Self::new(504, "Timeout", message);
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        error.details = Some(json!({"causes": [cause], "retryAfterSeconds": 1}));
+        error
+    }
+
     pub fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
