@@ -15,3 +15,4 @@ pub mod scheduler;
 pub mod schema;
 pub mod server;
 pub mod status;
+pub mod time;

@@ -156,6 +156,12 @@ impl Storage {
         Self { inner: Arc::new(inner) }
     }
 
+    /// The plain client of the endpoint in use, for callers with their own requests.
+    #[must_use]
+    pub fn kv(&self) -> KvClient<Transport> {
+        self.inner.endpoints[self.inner.current.load(Ordering::Relaxed)].kv.clone()
+    }
+
     /// The value at `key`, linearizably, and the store's revision.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<(Option<Stored>, i64), StoreFailure> {
         let request = pb::RangeRequest { key: key.into(), ..Default::default() };
