@@ -43,9 +43,9 @@ pub fn is_set(value: &Value, pointer: &str) -> bool {
     }
 }
 
-/// Mutable items of a member array.
+/// Mutable items of a member array, those that are objects.
 pub fn items_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter(|item| item.is_object())
 }
 
 /// The member object `key`, made when absent or null. `None` when `value` or the member is of another type.
@@ -77,6 +77,13 @@ pub fn set_default_zero(value: &mut Value, key: &str, default: impl Into<Value>)
     };
     if zero && let Some(map) = value.as_object_mut() {
         map.insert(key.to_owned(), default.into());
+    }
+}
+
+/// Sets a member of the object at a pointer; nothing when there is no object.
+pub fn set(value: &mut Value, pointer: &str, key: &str, member: impl Into<Value>) {
+    if let Some(Value::Object(map)) = value.pointer_mut(pointer) {
+        map.insert(key.to_owned(), member.into());
     }
 }
 

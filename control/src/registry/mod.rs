@@ -311,7 +311,7 @@ pub fn keep_field(new: &mut Value, old: &Value, field: &str) {
 }
 
 /// Every kind that is served, in discovery order.
-static KINDS: [&Kind; 12] = [
+static KINDS: [&Kind; 13] = [
     &config_map::KIND,
     &endpoints::KIND,
     &event_object::KIND,
@@ -324,6 +324,7 @@ static KINDS: [&Kind; 12] = [
     &service::KIND,
     &job::KIND,
     &node_lease::KIND,
+    &endpoint_slice::KIND,
 ];
 
 #[must_use]
@@ -339,9 +340,12 @@ pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static Kind>
 
 pub mod age;
 pub mod config_map;
+pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event_object;
 pub mod fields;
+#[cfg(test)]
+mod hostile_tests;
 pub mod job;
 pub mod limits;
 pub mod names;

@@ -120,7 +120,7 @@ pub fn finalize(body: &Value, old: &Value) -> Value {
         spec["finalizers"] = Value::Array(fields::items(body, "/spec/finalizers").to_vec());
     }
     if let Some(version) = body["metadata"].get("resourceVersion") {
-        new["metadata"]["resourceVersion"] = version.clone();
+        fields::set(&mut new, "/metadata", "resourceVersion", version.clone());
     }
     new
 }

@@ -123,7 +123,7 @@ impl Strategy for ReplicationController {
             let name = text(object, "/metadata/name");
             return Err(ApiError::invalid("autoscaling", "Scale", name, &[error]));
         }
-        object["spec"]["replicas"] = replicas.into();
+        fields::set(object, "/spec", "replicas", replicas);
         Ok(())
     }
 

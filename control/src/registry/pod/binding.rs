@@ -31,7 +31,7 @@ pub fn bind(pod: &Value, binding: &Value, ctx: &Context) -> Result<Value, ApiErr
         return conflict(&format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut bound = pod.clone();
-    bound["spec"]["nodeName"] = node.into();
+    fields::set(&mut bound, "/spec", "nodeName", node);
     for field in ["annotations", "labels"] {
         merge(&mut bound["metadata"], field, &binding["metadata"][field]);
     }

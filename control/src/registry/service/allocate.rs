@@ -68,8 +68,8 @@ fn cluster_ip(
         .map(|offset| Ipv4Addr::from(network.wrapping_add(offset as u32)).to_string())
         .find(|address| !used.contains(address.as_str()))
         .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
-    service["spec"]["clusterIPs"] = json!([address]);
-    service["spec"]["clusterIP"] = address.into();
+    fields::set(service, "/spec", "clusterIPs", json!([address]));
+    fields::set(service, "/spec", "clusterIP", address);
     Ok(())
 }
 

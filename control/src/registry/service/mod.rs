@@ -81,6 +81,8 @@ impl Strategy for Service {
 
     fn prepare_for_update(&self, new: &mut Value, old: &Value, _ctx: &Context) {
         keep_field(new, old, "status");
+        // What is kept depends on the type and on the ports' protocols, which a client may leave to the defaults.
+        self.default(new);
         if let Some(spec) = new.get_mut("spec") {
             allocate::keep_allocated(spec, &old["spec"]);
         }
@@ -193,7 +195,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::registry::testing::{created, row};
+    use crate::registry::testing::{context, created, created_value, object, row};
 
     #[test]
     fn a_service_is_filled() {
@@ -243,6 +245,20 @@ mod tests {
               loadBalancer: {}
         "#]]
         .assert_eq(&created(&KIND, "{metadata: {name: s}, spec: {clusterIP: None, type: NodePort}}"));
+    }
+
+    #[test]
+    fn a_manifest_without_addresses_keeps_those_of_the_service() {
+        let old = created_value(
+            &KIND,
+            "{metadata: {name: s}, spec: {type: NodePort, clusterIP: 10.96.0.9, ports: [{port: 80, nodePort: 30080}]}}",
+        );
+        let mut new = object("{metadata: {name: s}, spec: {type: NodePort, ports: [{port: 80}]}}");
+        KIND.strategy.prepare_for_update(&mut new, &old, &context());
+        assert_eq!(new, old);
+        let mut new = object("{metadata: {name: s}, spec: {ports: [{port: 80}]}}");
+        KIND.strategy.prepare_for_update(&mut new, &old, &context());
+        assert_eq!(new["spec"]["clusterIP"], "10.96.0.9");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) fn service(service: &Value) -> Vec<FieldError> {
     enumerated(spec, "spec", "type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], &mut errors);
     cluster_ips(spec, &mut errors);
     for (index, address) in items(spec, "/externalIPs").iter().enumerate() {
-        if !address.as_str().is_some_and(|text| text.parse::<IpAddr>().is_ok()) {
+        if address.as_str().is_none_or(|text| text.parse::<IpAddr>().is_err()) {
             errors.push(FieldError::invalid(format!("spec.externalIPs[{index}]"), address, IP_RULE));
         }
     }
