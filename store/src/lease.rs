@@ -4,5 +4,6 @@
 //! may live longer than its time, never shorter: a new leader gives every lease its full time again.
 
 mod lessor;
+pub mod table;
 
 pub use lessor::Lessor;

@@ -7,26 +7,37 @@
 //!
 //! Apply is a function of (state, command): no clock, no randomness, no iteration over hash maps.
 
+mod apply;
 pub mod check;
+mod compactor;
+pub(crate) mod core;
 mod reader;
 
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::apply::{Stage, Writer};
+use self::compactor::Compactor;
+use self::core::{Core, Mark};
 use crate::command::{Command, Reply};
 use crate::ids::LogIndex;
+use crate::io::engine::{self, Engine, EngineOptions};
+use crate::watch::hub::Hub;
 
-pub use reader::{LeaseChange, LeaseChanges, Reader, Size};
+pub use self::reader::{LeaseChanges, Reader, Size};
+pub use crate::lease::table::LeaseChange;
 
-/// Memory budgets of the state machine. The defaults suit a member with a few thousand keys on a small machine.
+/// Memory budgets of the state machine. The defaults suit a member on a small machine.
 #[derive(Clone, Debug)]
 pub struct StateOptions {
     /// RocksDB's cache of uncompressed blocks.
     pub block_cache_bytes: usize,
-    /// Unflushed data, over all column families, at which RocksDB flushes by itself.
+    /// Unflushed records at which RocksDB flushes by itself.
     pub write_buffer_bytes: usize,
     /// The newest versions of small values that are kept ready in the index.
     pub value_cache_bytes: usize,
@@ -34,6 +45,18 @@ pub struct StateOptions {
     pub watch_ring_bytes: usize,
     /// Whether physical compaction runs on a thread of its own. Without it, call [`State::compact_step`].
     pub background_compaction: bool,
+}
+
+impl Default for StateOptions {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 16 << 20,
+            write_buffer_bytes: 16 << 20,
+            value_cache_bytes: 32 << 20,
+            watch_ring_bytes: 32 << 20,
+            background_compaction: true,
+        }
+    }
 }
 
 /// How far the log has been applied. `consensus` is opaque here: it holds the log id and the membership.
@@ -46,21 +69,33 @@ pub struct Applied {
 /// Why a state could not be opened or installed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("state directory: {0}")]
-    Io(#[from] io::Error),
     #[error("state database: {0}")]
-    Database(String),
+    Io(#[from] io::Error),
     /// A record that this program did not write or cannot read.
-    #[error("state is damaged: {0}")]
+    #[error("state database is damaged: {0}")]
     Damaged(String),
 }
 
 /// The single writer.
-pub struct State {}
+pub struct State {
+    dir: PathBuf,
+    options: StateOptions,
+    generation: u64,
+    core: Arc<Core>,
+    engine: Arc<Engine>,
+    hub: Arc<Hub>,
+    reader: Arc<Reader>,
+    compactor: Arc<Compactor>,
+    compactor_thread: Option<std::thread::JoinHandle<()>>,
+    stage: Stage,
+    applied: Applied,
+}
 
 /// A handle for the slow operations, usable beside the writer and from another thread.
 #[derive(Clone)]
-pub struct Storage {}
+pub struct Storage {
+    core: Arc<Core>,
+}
 
 impl State {
     /// Opens or creates the state under `dir` and rebuilds the index.
@@ -68,64 +103,160 @@ impl State {
     /// # Errors
     /// When the directory or the database cannot be read, or holds something else.
     pub fn open(dir: &Path, options: StateOptions) -> Result<Self, OpenError> {
-        let _ = (dir, options);
-        todo!()
+        fs::create_dir_all(dir)?;
+        let found = engine::current_generation(dir)?;
+        let generation = found.unwrap_or(1);
+        engine::remove_other_generations(dir, generation)?;
+        let engine = Arc::new(Engine::open(&engine::generation_path(dir, generation), engine_options(&options))?);
+        if found.is_none() {
+            engine::switch_generation(dir, generation)?;
+        }
+        let contents = core::load(&engine, options.value_cache_bytes)?;
+        let (applied, compacted) = (contents.applied.clone(), contents.compacted);
+        let (revision, floor) = (contents.index.revision(), contents.index.floor());
+        let core = Arc::new(Core::new(engine.clone(), contents));
+        let hub = Arc::new(Hub::new(core.clone(), revision, options.watch_ring_bytes));
+        let compactor = Arc::new(Compactor::new(core.clone(), compacted));
+        let reader = Arc::new(Reader::new(core.clone(), hub.clone(), compactor.clone()));
+        let compactor_thread = options.background_compaction.then(|| compactor.clone().spawn());
+        let stage = Stage { revision, floor, ..Stage::default() };
+        // A compaction that a crash interrupted is finished now.
+        compactor.wake();
+        Ok(Self {
+            dir: dir.to_owned(),
+            options,
+            generation,
+            core,
+            engine,
+            hub,
+            reader,
+            compactor,
+            compactor_thread,
+            stage,
+            applied,
+        })
     }
 
     /// The last committed mark.
     #[must_use]
     pub fn applied(&self) -> &Applied {
-        todo!()
+        &self.applied
     }
 
     /// Applies one command. Its effect is visible to later applies at once and to readers after [`State::commit`].
     pub fn apply(&mut self, command: &Command) -> Reply {
-        let _ = command;
-        todo!()
+        let previous_wanted = self.hub.previous_wanted();
+        Writer::new(&self.core, &self.engine, &mut self.stage, previous_wanted).apply(command)
     }
 
     /// Commits everything applied since the last commit together with the mark, in one write; then publishes it to
     /// readers and watchers. Replies may be sent when this returns.
+    ///
+    /// # Panics
+    /// When the database refuses the write: it is then broken, and the log must not be taken as applied.
     pub fn commit(&mut self, applied: Applied) {
-        let _ = applied;
-        todo!()
+        let fresh = Stage { revision: self.stage.revision, floor: self.stage.floor, ..Stage::default() };
+        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes } =
+            mem::replace(&mut self.stage, fresh);
+        let mark = Mark { revision, floor, applied };
+        mark.put(&self.engine, &mut batch);
+        self.engine.write(batch).expect("the state database accepts writes");
+        let compacted = {
+            let mut index = self.core.index.write();
+            let compacted = floor > index.floor();
+            index.publish(revision, floor);
+            compacted
+        };
+        self.applied = mark.applied;
+        self.core.set_mark(self.applied.clone());
+        self.hub.publish(blocks);
+        self.note_leases(&lease_changes);
+        if compacted {
+            self.compactor.wake();
+        }
+    }
+
+    fn note_leases(&self, noted: &[LeaseChange]) {
+        if noted.is_empty() {
+            return;
+        }
+        let version = {
+            let mut changes = self.core.lease_changes.lock();
+            noted.iter().for_each(|change| changes.push(*change));
+            changes.version()
+        };
+        self.core.lease_version.send_replace(version);
     }
 
     /// Makes everything committed durable. Blocks on the disk; see [`State::storage`] for use beside the writer.
     ///
     /// # Errors
-    /// When the disk refuses; the mark then stays where it was.
+    /// When the disk refuses; the durable mark then stays where it was.
     pub fn flush(&self) -> io::Result<Applied> {
-        self.storage().flush()
+        self.core.flush()
     }
 
     /// Flushes and hard-links a consistent copy into `dir`, which must not exist yet.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
+    pub fn checkpoint(&self, dir: &Path) -> Result<Applied, OpenError> {
         self.storage().checkpoint(dir)
     }
 
     /// A handle for flushing and checkpointing beside the writer.
     #[must_use]
     pub fn storage(&self) -> Storage {
-        todo!()
+        Storage { core: self.core.clone() }
     }
 
     #[must_use]
     pub fn reader(&self) -> Arc<Reader> {
-        todo!()
+        self.reader.clone()
     }
 
-    /// Replaces the contents by a received checkpoint, whose directory is moved into place (same file system). Readers
-    /// and watchers survive: watchers go on from their revision, or are cancelled when it was compacted.
+    /// Replaces the contents by a received checkpoint, whose directory is moved into place (same file system; its files
+    /// already synced). Readers and watchers survive: watchers go on from their revision, or are cancelled when it was
+    /// compacted. The mark of the checkpoint is then [`State::applied`].
     ///
     /// # Errors
     /// When the checkpoint cannot be opened; the old contents then stay.
     pub fn install(&mut self, checkpoint_dir: &Path) -> Result<(), OpenError> {
-        let _ = checkpoint_dir;
-        todo!()
+        assert!(self.stage.records.is_empty(), "nothing is applied and uncommitted when a checkpoint is installed");
+        let generation = self.generation + 1;
+        let path = engine::generation_path(&self.dir, generation);
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        fs::rename(checkpoint_dir, &path)?;
+        let engine = Arc::new(Engine::open(&path, engine_options(&self.options))?);
+        let contents = core::load(&engine, self.options.value_cache_bytes)?;
+        engine::switch_generation(&self.dir, generation)?;
+        let (applied, compacted) = (contents.applied.clone(), contents.compacted);
+        self.stage.revision = contents.index.revision();
+        self.stage.floor = contents.index.floor();
+        self.compactor.replace(compacted, || self.core.replace(engine.clone(), contents));
+        self.applied = applied;
+        self.engine = engine;
+        self.generation = generation;
+        self.hub.reset(self.stage.revision);
+        // The old database may still be read for a moment; its directory is removed when the state is next opened.
+        Ok(())
+    }
+
+    /// One slice of physical compaction, for a state without its own thread; false when there is nothing left to do.
+    pub fn compact_step(&self) -> bool {
+        self.compactor.step()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.compactor.stop();
+        if let Some(thread) = self.compactor_thread.take() {
+            // A panic there has already been reported.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -135,21 +266,26 @@ impl Storage {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> io::Result<Applied> {
-        todo!()
+        self.core.flush()
     }
 
-    /// See [`State::checkpoint`].
+    /// See [`State::checkpoint`]. The mark is that of the copy, which may be newer than the last flush.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
-        let _ = dir;
-        todo!()
+    pub fn checkpoint(&self, dir: &Path) -> Result<Applied, OpenError> {
+        self.core.engine().checkpoint(dir)?;
+        core::read_applied(dir)
     }
 
     /// Bytes committed but not flushed yet: what a crash would have to replay from the log.
     #[must_use]
     pub fn unflushed_bytes(&self) -> u64 {
-        todo!()
+        self.core.engine().unflushed_bytes()
     }
+}
+
+fn engine_options(options: &StateOptions) -> EngineOptions {
+    let StateOptions { block_cache_bytes, write_buffer_bytes, .. } = *options;
+    EngineOptions { block_cache_bytes, write_buffer_bytes }
 }

@@ -5,6 +5,12 @@
 //! revisions from disk, in bounded slices, on its own task. The rules of delivery (ordered, unique, without gaps, a
 //! revision in one response) are etcd's, and are kept here and nowhere else.
 
+pub(crate) mod hub;
+mod intervals;
+mod replay;
+mod response;
+pub mod ring;
 mod stream;
+mod watcher;
 
 pub use stream::{WatchHub, WatchStream, WatchStreamOptions};

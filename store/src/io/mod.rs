@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod disk;
+pub mod engine;
 pub mod network;
 pub mod peer;
 pub mod random;

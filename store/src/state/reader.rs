@@ -1,24 +1,31 @@
 //! Reads of what has been committed. Cheap to share; never blocks the writer for longer than a short lock slice.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
+use pb::request_op::Request;
+use pb::response_op::Response;
 
+use super::check;
+use super::compactor::Compactor;
+use super::core::Core;
 use crate::error::StoreError;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision};
+use crate::lease::table::LeaseChange;
+use crate::limits;
+use crate::mvcc::compare;
+use crate::mvcc::hash;
+use crate::mvcc::index::At;
+use crate::mvcc::range::{self, Gone};
 use crate::watch::WatchHub;
+use crate::watch::hub::Hub;
 
-/// Logical bytes of the stored records: `total` with, `in_use` without what compaction is about to remove.
+/// Logical bytes of the stored records. Nothing is ever free but unusable here, so the two are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     pub total: u64,
     pub in_use: u64,
-}
-
-/// What happened to a lease, in log order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseChange {
-    Granted { id: LeaseId, ttl_s: i64 },
-    Revoked { id: LeaseId },
 }
 
 /// Lease changes since a version, or the whole table when they are no longer all known.
@@ -28,39 +35,78 @@ pub enum LeaseChanges {
     Table(Vec<(LeaseId, i64)>),
 }
 
-pub struct Reader {}
+pub struct Reader {
+    core: Arc<Core>,
+    hub: Arc<Hub>,
+    compactor: Arc<Compactor>,
+}
+
+/// The moment a read looks at.
+#[derive(Clone, Copy)]
+struct Moment {
+    revision: i64,
+    floor: i64,
+}
 
 impl Reader {
+    pub(crate) fn new(core: Arc<Core>, hub: Arc<Hub>, compactor: Arc<Compactor>) -> Self {
+        Self { core, hub, compactor }
+    }
+
     #[must_use]
     pub fn revision(&self) -> Revision {
-        todo!()
+        Revision(self.core.index.read().revision())
     }
 
     /// The compaction floor; -1 before the first compaction.
     #[must_use]
     pub fn compact_revision(&self) -> Revision {
-        todo!()
+        Revision(self.core.index.read().floor())
     }
 
     #[must_use]
     pub fn applied_index(&self) -> LogIndex {
-        todo!()
+        self.core.applied_index()
     }
 
     /// # Errors
-    /// `Compacted`, `FutureRevision`, `EmptyKey`, `InvalidSortOption`.
+    /// `EmptyKey`, `InvalidSortOption`, `Compacted`, `FutureRevision`.
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, StoreError> {
-        let _ = request;
-        todo!()
+        check::range(request)?;
+        self.read(|moment| {
+            let at = match request.revision {
+                ..=0 => moment.revision,
+                revision => checked(revision, moment)?,
+            };
+            self.range_at(request, at, moment)
+        })
     }
 
-    /// A transaction that holds only ranges (see [`super::check::is_read_only`]), at one revision.
+    /// A transaction that holds only ranges (see [`check::is_read_only`]), at one revision.
     ///
     /// # Errors
     /// As [`Reader::range`].
     pub fn txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, StoreError> {
-        let _ = request;
-        todo!()
+        assert!(check::is_read_only(request), "a transaction that writes goes through the log");
+        self.read(|moment| {
+            let view = self.core.view(&*self.core);
+            let path = compare::path(view, At::Revision(moment.revision), request)?;
+            let mut responses = Vec::new();
+            for op in compare::branch(request, path.succeeded) {
+                let Some(Request::RequestRange(body)) = &op.request else {
+                    unreachable!("only ranges, as asserted above");
+                };
+                // Here, unlike outside, a negative revision is one that was compacted long ago.
+                let at = match body.revision {
+                    0 => moment.revision,
+                    revision => checked(revision, moment)?,
+                };
+                let at = if at <= 0 { moment.revision } else { at };
+                let response = Some(Response::ResponseRange(self.range_at(body, at, moment)?));
+                responses.push(pb::ResponseOp { response });
+            }
+            Ok(pb::TxnResponse { header: header(moment.revision), succeeded: path.succeeded, responses })
+        })
     }
 
     /// A digest of the logical contents up to a revision (0 = current), equal on all members.
@@ -68,56 +114,134 @@ impl Reader {
     /// # Errors
     /// `Compacted`, `FutureRevision`.
     pub fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, StoreError> {
-        let _ = revision;
-        todo!()
+        self.read(|moment| {
+            let at = if revision.0 == 0 { moment.revision } else { checked(revision.0, moment)? };
+            let hash = hash::digest(&self.core.index, &self.core.engine(), at, moment.floor);
+            // A floor that moved meanwhile has changed what belongs to the digest.
+            if self.core.index.read().floor() != moment.floor {
+                return Err(Failure::Overtaken);
+            }
+            Ok(pb::HashKvResponse {
+                header: header(moment.revision),
+                hash,
+                compact_revision: moment.floor,
+                hash_revision: at,
+            })
+        })
     }
 
     #[must_use]
     pub fn size(&self) -> Size {
-        todo!()
+        let total = self.core.index.read().record_bytes();
+        Size { total, in_use: total }
     }
 
     /// Every lease with its granted seconds to live, by id.
     #[must_use]
     pub fn leases(&self) -> Vec<(LeaseId, i64)> {
-        todo!()
+        self.core.leases.read().list()
     }
 
     /// Granted seconds to live and the attached keys in key order.
     #[must_use]
     pub fn lease_keys(&self, lease: LeaseId) -> Option<(i64, Vec<Bytes>)> {
-        let _ = lease;
-        todo!()
+        self.core.leases.read().keys(lease)
     }
 
-    /// Changes of the lease table after `version` (0 = from the beginning) and the version to ask from next.
+    /// Changes of the lease table after `version` and the version to ask from next. 0 asks for the whole table.
     #[must_use]
     pub fn lease_changes(&self, version: u64) -> (LeaseChanges, u64) {
-        let _ = version;
-        todo!()
+        // The version first: a change between the two is then reported twice, never lost.
+        let log = self.core.lease_changes.lock();
+        let next = log.version();
+        match log.since(version) {
+            Some(changes) => (LeaseChanges::Changes(changes), next),
+            None => {
+                drop(log);
+                (LeaseChanges::Table(self.leases()), next)
+            }
+        }
     }
 
     /// Wakes when the lease table has changed; carries the version.
     #[must_use]
     pub fn lease_version(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+        self.core.lease_version.subscribe()
     }
 
     /// The name and client URLs that a member has published.
     #[must_use]
     pub fn member_attributes(&self, member: MemberId) -> Option<(String, Vec<String>)> {
-        let _ = member;
-        todo!()
+        let members = self.core.members.read();
+        members.get(&member).map(|member| (member.name.clone(), member.client_ur_ls.clone()))
     }
 
     #[must_use]
     pub fn watch(&self) -> WatchHub {
-        todo!()
+        WatchHub::new(self.hub.clone())
     }
 
-    /// Waits until the data below `revision` is physically gone (a compaction with `physical = true`).
+    /// Waits until what `revision` has compacted is physically gone (a compaction with `physical = true`).
     pub async fn compacted_physically(&self, revision: Revision) {
-        let _ = revision;
-        todo!()
+        // An error means that the state is gone, and with it whoever would answer.
+        let _ = self.compactor.compacted().wait_for(|compacted| *compacted >= revision.0).await;
     }
+
+    fn range_at(&self, request: &pb::RangeRequest, at: i64, moment: Moment) -> Result<pb::RangeResponse, Failure> {
+        let ranged = range::range(self.core.view(&*self.core), At::Revision(at), request)?;
+        if self.core.index.read().floor() > at {
+            return Err(Failure::Overtaken);
+        }
+        let header = header(moment.revision);
+        Ok(pb::RangeResponse { header, kvs: ranged.kvs, more: ranged.more, count: ranged.count })
+    }
+
+    /// Runs a read at the current moment, and again at a later one when compaction has overtaken it. A read that names a
+    /// compacted revision then finds that out by itself.
+    fn read<T>(&self, read: impl Fn(Moment) -> Result<T, Failure>) -> Result<T, StoreError> {
+        for _ in 0..limits::READ_RETRIES {
+            let moment = {
+                let index = self.core.index.read();
+                Moment { revision: index.revision(), floor: index.floor() }
+            };
+            match read(moment) {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Overtaken) => {}
+            }
+        }
+        Err(StoreError::Compacted)
+    }
+}
+
+enum Failure {
+    Store(StoreError),
+    /// Compaction has passed the revision while it was read.
+    Overtaken,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Gone> for Failure {
+    fn from(_: Gone) -> Self {
+        Self::Overtaken
+    }
+}
+
+fn checked(revision: i64, moment: Moment) -> Result<i64, StoreError> {
+    if revision > moment.revision {
+        Err(StoreError::FutureRevision)
+    } else if revision < moment.floor {
+        Err(StoreError::Compacted)
+    } else {
+        Ok(revision)
+    }
+}
+
+fn header(revision: i64) -> Option<pb::ResponseHeader> {
+    Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() })
 }

@@ -1,12 +1,32 @@
 //! One client's watch stream: its watchers, and the order in which responses leave.
+//!
+//! The order is: the rest of a fragmented response, then replies to requests, then events of one watcher after the other.
+//! Nothing is queued but replies and a list of watchers with something to read; events are fetched when the client is
+//! ready to take them.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
+use kontiki_api::mvccpb::Event;
+use tokio::time::{Interval as Ticks, MissedTickBehavior};
+
+use super::hub::{Hub, Look, Signal, Slot};
+use super::replay;
+use super::response;
+use super::watcher::{Filter, Watcher};
+use crate::limits;
+use crate::mvcc::interval::Interval;
 
 /// Where streams are made; cheap to clone.
 #[derive(Clone)]
-pub struct WatchHub {}
+pub struct WatchHub {
+    hub: Arc<Hub>,
+}
 
 /// What differs between streams.
 #[derive(Clone, Debug)]
@@ -17,47 +37,288 @@ pub struct WatchStreamOptions {
     pub fragment_bytes: usize,
 }
 
-pub struct WatchStream {}
+impl Default for WatchStreamOptions {
+    fn default() -> Self {
+        Self { progress_interval: Duration::from_secs(600), fragment_bytes: limits::WATCH_FRAGMENT_BYTES }
+    }
+}
+
+/// A stream of watchers that share a connection.
+pub struct WatchStream {
+    hub: Arc<Hub>,
+    options: WatchStreamOptions,
+    watchers: BTreeMap<i64, Watcher>,
+    /// The id that is tried next for a watcher that does not bring one.
+    next_id: i64,
+    signal: Arc<Signal>,
+    replies: VecDeque<pb::WatchResponse>,
+    /// The remaining parts of a response that has begun.
+    fragments: VecDeque<pb::WatchResponse>,
+    /// Progress requests that wait for watchers to be served first.
+    progress_asked: usize,
+    /// Runs while some watcher wants to hear of progress.
+    ticks: Option<Ticks>,
+}
+
+/// What serving one watcher came to.
+enum Served {
+    Response(pb::WatchResponse),
+    /// Nothing to say; it may have more to look through.
+    Nothing,
+}
 
 impl WatchHub {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
     #[must_use]
     pub fn stream(&self) -> WatchStream {
-        todo!()
+        self.stream_with(WatchStreamOptions::default())
     }
 
     #[must_use]
     pub fn stream_with(&self, options: WatchStreamOptions) -> WatchStream {
-        let _ = options;
-        todo!()
+        WatchStream {
+            hub: self.hub.clone(),
+            options,
+            watchers: BTreeMap::new(),
+            next_id: 0,
+            signal: Arc::default(),
+            replies: VecDeque::new(),
+            fragments: VecDeque::new(),
+            progress_asked: 0,
+            ticks: None,
+        }
     }
 }
 
 impl WatchStream {
+    /// Adds a watcher. Exactly one created response follows for each call, in the order of calls, also for a refused one.
     pub fn create(&mut self, request: pb::WatchCreateRequest) {
-        let _ = request;
-        todo!()
+        let floor = self.hub.core.index.read().floor();
+        match self.accept(&request) {
+            Err(reason) => self.replies.push_back(response::refused(self.hub.revision(), reason)),
+            Ok((watch_id, _)) if (1..floor).contains(&request.start_revision) => {
+                self.replies.push_back(response::created(self.hub.revision(), watch_id));
+                self.replies.push_back(response::compacted(watch_id, floor));
+            }
+            Ok((watch_id, interval)) => self.add(watch_id, interval, &request),
+        }
     }
 
     /// Responses to requests that wait for [`WatchStream::next`]. The edge stops reading requests above
     /// [`crate::limits::WATCH_REPLIES_WAITING`].
     #[must_use]
     pub fn replies_waiting(&self) -> usize {
-        todo!()
+        self.replies.len() + self.progress_asked
     }
 
     /// Ends a watcher; unknown ids are ignored.
     pub fn cancel(&mut self, watch_id: i64) {
-        let _ = watch_id;
-        todo!()
+        if let Some(watcher) = self.watchers.remove(&watch_id) {
+            self.hub.unregister(watcher.registration);
+            self.replies.push_back(response::cancelled(self.hub.revision(), watch_id));
+        }
     }
 
-    /// Asks for a progress response with watch id -1. None is given while any watcher lags behind.
+    /// Asks for a progress response with watch id -1. None is given while any watcher lags behind, or waits for a
+    /// revision that is still to come.
     pub fn progress(&mut self) {
-        todo!()
+        let revision = self.hub.revision();
+        let near = self.watchers.values().all(|watcher| !watcher.replaying && watcher.start <= revision);
+        if near && !self.watchers.is_empty() {
+            self.progress_asked += 1;
+        }
     }
 
     /// The next response; cancel-safe. `header.revision` is set, the rest of the header is the edge's.
     pub async fn next(&mut self) -> pb::WatchResponse {
-        todo!()
+        loop {
+            if let Some(response) = self.ready() {
+                return response;
+            }
+            if !self.signal.queue.lock().is_empty() {
+                // A long replay takes its turn with everything else.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match &mut self.ticks {
+                Some(ticks) => tokio::select! {
+                    biased;
+                    () = self.signal.notify.notified() => {}
+                    _ = ticks.tick() => self.tick(),
+                },
+                None => self.signal.notify.notified().await,
+            }
+        }
+    }
+
+    /// A response, if one can be made without waiting. May give up early, with watchers still in the queue.
+    pub fn ready(&mut self) -> Option<pb::WatchResponse> {
+        if let Some(fragment) = self.fragments.pop_front() {
+            return Some(fragment);
+        }
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(reply);
+        }
+        for _ in 0..limits::WATCH_SERVED_AT_ONCE {
+            let Some(watch_id) = self.signal.queue.lock().pop_front() else { break };
+            // It may have been cancelled since it was queued.
+            let Some(watcher) = self.watchers.get_mut(&watch_id) else { continue };
+            watcher.slot.queued.store(false, Ordering::Release);
+            if let Served::Response(response) = self.serve(watch_id) {
+                return Some(response);
+            }
+        }
+        if self.progress_asked > 0 { self.manual_progress() } else { None }
+    }
+
+    fn accept(&mut self, request: &pb::WatchCreateRequest) -> Result<(i64, Interval), &'static str> {
+        if request.start_revision < 0 {
+            return Err("etcdserver: mvcc: required revision has been compacted");
+        }
+        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+        // The request's bytes belong to a larger buffer, and a watcher lives long.
+        let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let interval = Interval::of(&own(&key), &own(&request.range_end));
+        if interval.is_empty() {
+            return Err("mvcc: watcher range is empty");
+        }
+        let watch_id = request.watch_id;
+        if watch_id == 0 {
+            while self.watchers.contains_key(&self.next_id) {
+                self.next_id += 1;
+            }
+            self.next_id += 1;
+            return Ok((self.next_id - 1, interval));
+        }
+        if self.watchers.contains_key(&watch_id) {
+            return Err("mvcc: duplicate watch ID provided on the WatchStream");
+        }
+        Ok((watch_id, interval))
+    }
+
+    fn add(&mut self, watch_id: i64, interval: Interval, request: &pb::WatchCreateRequest) {
+        let slot = Arc::new(Slot {
+            watch_id,
+            queued: AtomicBool::new(false),
+            synced_before: AtomicI64::new(0),
+            signal: self.signal.clone(),
+        });
+        let (registration, revision, start) =
+            self.hub.register(&interval, request.start_revision, request.prev_kv, slot.clone());
+        self.replies.push_back(response::created(revision, watch_id));
+        if start <= revision {
+            slot.enqueue();
+        }
+        if request.progress_notify && self.ticks.is_none() {
+            let period = self.options.progress_interval;
+            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            self.ticks = Some(ticks);
+        }
+        let watcher = Watcher {
+            registration,
+            slot,
+            interval,
+            filter: Filter::of(request),
+            fragment: request.fragment,
+            progress_notify: request.progress_notify,
+            start: request.start_revision,
+            next: start,
+            replaying: start <= revision,
+            served_since_tick: false,
+        };
+        self.watchers.insert(watch_id, watcher);
+    }
+
+    /// Reads what a watcher has not seen yet, up to one response.
+    fn serve(&mut self, watch_id: i64) -> Served {
+        let hub = self.hub.clone();
+        let watcher = self.watchers.get_mut(&watch_id).expect("the caller has looked");
+        watcher.next = watcher.next.max(watcher.slot.synced_before.load(Ordering::Acquire));
+        let (events, revision) = match hub.look(watcher.registration, watcher.next) {
+            Look::Synced(newest) => {
+                watcher.replaying = false;
+                watcher.next = watcher.next.max(newest + 1);
+                return Served::Nothing;
+            }
+            Look::Blocks(blocks, more) => {
+                watcher.replaying = false;
+                if more {
+                    watcher.slot.enqueue();
+                }
+                let revision = blocks.last().expect("at least one block").revision;
+                watcher.next = revision + 1;
+                (watcher.events(&hub.core, &blocks), revision)
+            }
+            Look::Behind { from, newest } => {
+                watcher.replaying = true;
+                match replay::slice(&hub.core, &watcher.interval, from, newest) {
+                    Err(replay::Compacted(floor)) => return Served::Response(self.end_compacted(watch_id, floor)),
+                    Ok(slice) => {
+                        watcher.next = slice.next;
+                        watcher.slot.enqueue();
+                        (watcher.events(&hub.core, &slice.blocks), newest)
+                    }
+                }
+            }
+        };
+        if events.is_empty() {
+            return Served::Nothing;
+        }
+        watcher.served_since_tick = true;
+        let fragment = watcher.fragment;
+        Served::Response(self.respond(watch_id, revision, events, fragment))
+    }
+
+    fn respond(&mut self, watch_id: i64, revision: i64, events: Vec<Event>, fragment: bool) -> pb::WatchResponse {
+        if !fragment {
+            return response::events(revision, watch_id, events);
+        }
+        self.fragments = response::fragments(revision, watch_id, events, self.options.fragment_bytes);
+        self.fragments.pop_front().expect("at least one part")
+    }
+
+    fn end_compacted(&mut self, watch_id: i64, floor: i64) -> pb::WatchResponse {
+        let watcher = self.watchers.remove(&watch_id).expect("it was being served");
+        self.hub.unregister(watcher.registration);
+        response::compacted(watch_id, floor)
+    }
+
+    /// The answer to a progress request, once every watcher has been served up to the revision in it.
+    fn manual_progress(&mut self) -> Option<pb::WatchResponse> {
+        // The revision first: whoever has something to read up to it is in the queue by now.
+        let revision = self.hub.revision();
+        if !self.signal.queue.lock().is_empty() {
+            return None;
+        }
+        if self.watchers.is_empty() || self.watchers.values().any(|watcher| watcher.start > revision) {
+            self.progress_asked = 0;
+            return None;
+        }
+        self.progress_asked -= 1;
+        Some(response::progress(revision, response::NO_WATCH_ID))
+    }
+
+    /// Tells quiet, synced watchers that ask for it where the store is.
+    fn tick(&mut self) {
+        let revision = self.hub.revision();
+        for (watch_id, watcher) in &mut self.watchers {
+            let served = mem::take(&mut watcher.served_since_tick);
+            let synced = !watcher.slot.queued.load(Ordering::Acquire) && watcher.start <= revision;
+            if watcher.progress_notify && !served && synced {
+                self.replies.push_back(response::progress(revision, *watch_id));
+            }
+        }
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        for watcher in self.watchers.values() {
+            self.hub.unregister(watcher.registration);
+        }
     }
 }

@@ -1,0 +1,281 @@
+//! RocksDB, set up for a state machine whose log is elsewhere.
+//!
+//! No WAL: every write goes to memtables, and all column families flush together, so what survives a crash is a prefix of
+//! the writes. Records are keyed by time, so a key is written once and deleted once; compaction is mostly moving files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::mvcc::range::Records;
+use crate::mvcc::record::Stamp;
+
+/// The column families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// The applied mark and how far compaction got.
+    Meta,
+    /// Every version of every key, by [`Stamp`].
+    Records,
+    Leases,
+    Members,
+}
+
+const FAMILIES: [Family; 4] = [Family::Meta, Family::Records, Family::Leases, Family::Members];
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "default",
+            Self::Records => "rev",
+            Self::Leases => "lease",
+            Self::Members => "member",
+        }
+    }
+}
+
+/// Memory budgets.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    pub block_cache_bytes: usize,
+    pub write_buffer_bytes: usize,
+}
+
+pub struct Engine {
+    db: DB,
+    path: PathBuf,
+}
+
+impl Engine {
+    /// # Errors
+    /// When the database cannot be opened.
+    pub fn open(path: &Path, options: EngineOptions) -> io::Result<Self> {
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let families = FAMILIES.map(|family| {
+            // Everything but the records is small and rarely written.
+            let buffer = if family == Family::Records { options.write_buffer_bytes } else { 1 << 20 };
+            ColumnFamilyDescriptor::new(family.name(), family_options(&cache, buffer))
+        });
+        let db = DB::open_cf_descriptors(&database_options(options), path, families).map_err(failure)?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// Opens a database for a look inside, leaving its files as they are.
+    ///
+    /// # Errors
+    /// When the database cannot be opened.
+    pub fn open_read_only(path: &Path) -> io::Result<Self> {
+        let names = FAMILIES.map(Family::name);
+        let db = DB::open_cf_for_read_only(&Options::default(), path, names, false).map_err(failure)?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("every family is created when the database is opened")
+    }
+
+    pub fn put(&self, batch: &mut WriteBatch, family: Family, key: &[u8], value: &[u8]) {
+        batch.put_cf(self.family(family), key, value);
+    }
+
+    pub fn delete(&self, batch: &mut WriteBatch, family: Family, key: &[u8]) {
+        batch.delete_cf(self.family(family), key);
+    }
+
+    /// Writes to memory; durable after the next [`Engine::flush`].
+    ///
+    /// # Errors
+    /// When an earlier flush or compaction in the background has failed.
+    pub fn write(&self, batch: WriteBatch) -> io::Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(batch, &options).map_err(failure)
+    }
+
+    /// Makes everything written so far durable, as one cut over all families.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush(&self) -> io::Result<()> {
+        let families = FAMILIES.map(|family| self.family(family));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options).map_err(failure)
+    }
+
+    /// Hard-links a consistent copy into `dir`; the caller has flushed what must be in it.
+    ///
+    /// # Errors
+    /// When the disk refuses or `dir` exists.
+    pub fn checkpoint(&self, dir: &Path) -> io::Result<()> {
+        // A log size of 0 means: flush first. There is no WAL that could be copied instead.
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir)).map_err(failure)
+    }
+
+    /// # Errors
+    /// When the disk refuses.
+    pub fn get(&self, family: Family, key: &[u8]) -> io::Result<Option<Bytes>> {
+        let value = self.db.get_cf(self.family(family), key).map_err(failure)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// Visits the pairs of a family from `from` on, in key order, until `visit` says stop.
+    ///
+    /// # Errors
+    /// When the disk refuses, or what `visit` fails with.
+    pub fn scan<E: From<io::Error>>(
+        &self,
+        family: Family,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Step, E>,
+    ) -> Result<(), E> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for pair in self.db.iterator_cf_opt(self.family(family), options, mode) {
+            let (key, value) = pair.map_err(failure)?;
+            if visit(&key, &value)? == Step::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes in memtables: written and not yet flushed, with the arenas' overhead.
+    #[must_use]
+    pub fn unflushed_bytes(&self) -> u64 {
+        let size = |family| self.db.property_int_value_cf(self.family(family), "rocksdb.cur-size-all-mem-tables");
+        FAMILIES.iter().map(|family| size(*family).ok().flatten().unwrap_or(0)).sum()
+    }
+}
+
+/// Whether a scan goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Next,
+    Stop,
+}
+
+impl Records for Engine {
+    fn load(&self, stamps: &[Stamp]) -> Option<Vec<Bytes>> {
+        let family = self.family(Family::Records);
+        let unreadable = "the state database can be read";
+        if let [stamp] = stamps {
+            let record = self.db.get_cf(family, stamp.to_bytes()).expect(unreadable)?;
+            return Some(vec![Bytes::from(record)]);
+        }
+        let keys: Vec<_> = stamps.iter().map(|stamp| stamp.to_bytes()).collect();
+        self.db
+            .batched_multi_get_cf(family, &keys, false)
+            .into_iter()
+            .map(|record| record.expect(unreadable).map(|record| Bytes::copy_from_slice(&record)))
+            .collect()
+    }
+}
+
+fn database_options(options: EngineOptions) -> Options {
+    let mut database = Options::default();
+    database.create_if_missing(true);
+    database.create_missing_column_families(true);
+    database.set_atomic_flush(true);
+    database.set_db_write_buffer_size(2 * options.write_buffer_bytes);
+    database.set_max_background_jobs(2);
+    database.set_max_open_files(256);
+    database.set_bytes_per_sync(1 << 20);
+    // One writer: the concurrent memtable only costs.
+    database.set_allow_concurrent_memtable_write(false);
+    database.set_enable_write_thread_adaptive_yield(false);
+    database.set_max_manifest_file_size(4 << 20);
+    database.set_log_level(LogLevel::Warn);
+    database.set_keep_log_file_num(2);
+    database.set_max_log_file_size(1 << 20);
+    database.set_stats_dump_period_sec(0);
+    database.set_stats_persist_period_sec(0);
+    database
+}
+
+fn family_options(cache: &Cache, write_buffer_bytes: usize) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_block_size(8 << 10);
+    blocks.set_cache_index_and_filter_blocks(true);
+    let mut family = Options::default();
+    family.set_block_based_table_factory(&blocks);
+    family.set_write_buffer_size(write_buffer_bytes);
+    family.set_max_write_buffer_number(3);
+    family.set_arena_block_size((write_buffer_bytes / 16).clamp(64 << 10, 1 << 20));
+    // What is young is rewritten or removed soon; compressing it is wasted.
+    let (plain, lz4) = (DBCompressionType::None, DBCompressionType::Lz4);
+    family.set_compression_per_level(&[plain, plain, lz4, lz4, lz4, lz4, lz4]);
+    // Files that are mostly deletions are compacted soon, so that a compacted store gives its space back.
+    family.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
+    family
+}
+
+fn failure(error: rocksdb::Error) -> io::Error {
+    io::Error::other(error.into_string())
+}
+
+/// The directory of the current database under `dir`, as the pointer file names it.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn current_generation(dir: &Path) -> io::Result<Option<u64>> {
+    match fs::read_to_string(dir.join(CURRENT)) {
+        Ok(text) => {
+            let number = text.trim().parse().map_err(|_| io::Error::other("the file `current` is damaged"))?;
+            Ok(Some(number))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where generation `number` of the database lives.
+#[must_use]
+pub fn generation_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{GENERATION}{number}"))
+}
+
+/// Makes `number` the generation that is opened next time, durably.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn switch_generation(dir: &Path, number: u64) -> io::Result<()> {
+    let next = dir.join("current.next");
+    fs::write(&next, format!("{number}\n"))?;
+    fs::File::open(&next)?.sync_all()?;
+    fs::rename(&next, dir.join(CURRENT))?;
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Removes every generation but `number`: leftovers of an install.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn remove_other_generations(dir: &Path, number: u64) -> io::Result<()> {
+    let kept = generation_path(dir, number);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let generation = entry.file_name().to_str().is_some_and(|name| name.starts_with(GENERATION));
+        if generation && entry.path() != kept {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+const CURRENT: &str = "current";
+const GENERATION: &str = "db.";

@@ -1,0 +1,128 @@
+//! Physical compaction: removing the records that the logical floor has put out of sight.
+//!
+//! It runs beside everything else, in slices that hold the index for a few leaves at a time, and may be interrupted at
+//! any point: what is already gone is not missed, and a crash only means that the walk starts again. Deleting is not part
+//! of apply, but no record is deleted before the floor that allows it is committed, and memtables are flushed in order.
+
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+use rocksdb::WriteBatch;
+
+use super::core::{self, Core};
+use crate::io::engine::Family;
+use crate::limits;
+
+pub(crate) struct Compactor {
+    core: Arc<Core>,
+    /// Held during a step, and while the contents are replaced under it.
+    pass: Mutex<Pass>,
+    /// The floor down to which everything is gone.
+    compacted: tokio::sync::watch::Sender<i64>,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+}
+
+/// A walk over the index at one floor.
+struct Pass {
+    floor: i64,
+    /// Where it goes on; nothing between passes.
+    next: Option<Box<[u8]>>,
+}
+
+#[derive(Default)]
+struct Signal {
+    work: bool,
+    stop: bool,
+}
+
+impl Compactor {
+    pub(crate) fn new(core: Arc<Core>, compacted: i64) -> Self {
+        Self {
+            core,
+            pass: Mutex::new(Pass { floor: compacted, next: None }),
+            compacted: tokio::sync::watch::Sender::new(compacted),
+            signal: Mutex::default(),
+            signalled: Condvar::new(),
+        }
+    }
+
+    /// Follows the floor down to which everything is gone.
+    pub(crate) fn compacted(&self) -> tokio::sync::watch::Receiver<i64> {
+        self.compacted.subscribe()
+    }
+
+    pub(crate) fn wake(&self) {
+        self.signal.lock().work = true;
+        self.signalled.notify_one();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.signal.lock().stop = true;
+        self.signalled.notify_one();
+    }
+
+    pub(crate) fn spawn(self: Arc<Self>) -> thread::JoinHandle<()> {
+        let run = move || {
+            while self.await_work() {
+                while !self.signal.lock().stop && self.step() {}
+            }
+        };
+        thread::Builder::new().name("compactor".to_owned()).spawn(run).expect("a thread can be started")
+    }
+
+    /// False when it is time to stop.
+    fn await_work(&self) -> bool {
+        let mut signal = self.signal.lock();
+        while !signal.work && !signal.stop {
+            self.signalled.wait(&mut signal);
+        }
+        signal.work = false;
+        !signal.stop
+    }
+
+    /// Prunes one slice; false when nothing is left to do.
+    pub(crate) fn step(&self) -> bool {
+        let mut pass = self.pass.lock();
+        if pass.next.is_none() {
+            let floor = self.core.index.read().floor();
+            if floor <= pass.floor {
+                return false;
+            }
+            *pass = Pass { floor, next: Some(Box::default()) };
+        }
+        let mut removed = Vec::new();
+        {
+            let mut index = self.core.index.write();
+            for _ in 0..limits::PRUNE_SLICE_LEAVES {
+                let Some(from) = pass.next.take() else { break };
+                pass.next = index.prune_slice(&from, pass.floor, &mut removed);
+            }
+        }
+        let engine = self.core.engine();
+        let mut batch = WriteBatch::default();
+        for past in &removed {
+            engine.delete(&mut batch, Family::Records, &past.stamp.to_bytes());
+        }
+        let done = pass.next.is_none();
+        if done {
+            core::put_compacted(&engine, &mut batch, pass.floor);
+        }
+        engine.write(batch).expect("the state database accepts writes");
+        if done {
+            self.compacted.send_replace(pass.floor);
+        }
+        true
+    }
+
+    /// Runs `replace`, which changes the contents, while no slice is under way, and starts over with the new ones.
+    pub(crate) fn replace(&self, compacted: i64, replace: impl FnOnce()) {
+        let mut pass = self.pass.lock();
+        replace();
+        *pass = Pass { floor: compacted, next: None };
+        self.compacted.send_replace(compacted);
+        drop(pass);
+        self.wake();
+    }
+}

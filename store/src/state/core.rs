@@ -1,0 +1,213 @@
+//! What the writer and the readers share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kontiki_api::etcdserverpb as pb;
+use parking_lot::{Mutex, RwLock};
+use prost::Message;
+
+use super::{Applied, OpenError};
+use crate::ids::{LeaseId, LogIndex, MemberId};
+use crate::io::engine::{Engine, Family, Step};
+use crate::lease::table::{ChangeLog, LeaseTable};
+use crate::mvcc::index::Index;
+use crate::mvcc::range::{Records, View};
+use crate::mvcc::record::{self, Kind, Stamp};
+
+/// The committed state. Locks are taken in the order of the fields and held briefly.
+pub(crate) struct Core {
+    pub(crate) index: RwLock<Index>,
+    /// Replaced, under the index's lock, when a checkpoint is installed.
+    engine: RwLock<Arc<Engine>>,
+    pub(crate) leases: RwLock<LeaseTable>,
+    pub(crate) lease_changes: Mutex<ChangeLog>,
+    pub(crate) lease_version: tokio::sync::watch::Sender<u64>,
+    pub(crate) members: RwLock<BTreeMap<MemberId, pb::Member>>,
+    /// What is committed; written after the data it describes.
+    pub(crate) mark: Mutex<Applied>,
+    applied_index: AtomicU64,
+}
+
+/// Everything that is rebuilt from a database when it is opened.
+pub(crate) struct Contents {
+    pub(crate) index: Index,
+    pub(crate) leases: LeaseTable,
+    pub(crate) members: BTreeMap<MemberId, pb::Member>,
+    pub(crate) applied: Applied,
+    /// The floor down to which everything is physically gone.
+    pub(crate) compacted: i64,
+}
+
+impl Core {
+    pub(crate) fn new(engine: Arc<Engine>, contents: Contents) -> Self {
+        Self {
+            index: RwLock::new(contents.index),
+            engine: RwLock::new(engine),
+            leases: RwLock::new(contents.leases),
+            lease_changes: Mutex::default(),
+            lease_version: tokio::sync::watch::Sender::new(ChangeLog::default().version()),
+            members: RwLock::new(contents.members),
+            applied_index: AtomicU64::new(contents.applied.index.0),
+            mark: Mutex::new(contents.applied),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        self.engine.read().clone()
+    }
+
+    /// A view through this handle's engine. Take the engine after the revision was chosen, never before.
+    pub(crate) fn view<'a>(&'a self, records: &'a dyn Records) -> View<'a> {
+        View { index: &self.index, records }
+    }
+
+    pub(crate) fn applied_index(&self) -> LogIndex {
+        LogIndex(self.applied_index.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_mark(&self, applied: Applied) {
+        let index = applied.index.0;
+        *self.mark.lock() = applied;
+        self.applied_index.store(index, Ordering::Release);
+    }
+
+    /// Puts other contents in place at one moment for all readers.
+    pub(crate) fn replace(&self, engine: Arc<Engine>, contents: Contents) {
+        let mut index = self.index.write();
+        *self.engine.write() = engine;
+        *self.leases.write() = contents.leases;
+        *self.members.write() = contents.members;
+        *index = contents.index;
+        drop(index);
+        self.set_mark(contents.applied);
+        let version = {
+            let mut changes = self.lease_changes.lock();
+            changes.reset();
+            changes.version()
+        };
+        self.lease_version.send_replace(version);
+    }
+
+    /// Makes everything committed durable and returns the mark that now is.
+    pub(crate) fn flush(&self) -> io::Result<Applied> {
+        // The mark is set after the write it describes, so a flush that begins now covers it.
+        let applied = self.mark.lock().clone();
+        self.engine().flush()?;
+        Ok(applied)
+    }
+}
+
+impl Records for Core {
+    fn load(&self, stamps: &[Stamp]) -> Option<Vec<Bytes>> {
+        self.engine().load(stamps)
+    }
+}
+
+const MARK_KEY: &[u8] = b"mark";
+const COMPACTED_KEY: &[u8] = b"compacted";
+const MARK_FORMAT: u8 = 1;
+
+/// The record that ties the data to the log: written in the same batch as what it describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) revision: i64,
+    pub(crate) floor: i64,
+    pub(crate) applied: Applied,
+}
+
+impl Mark {
+    /// A fresh store: revision 1, nothing compacted, nothing applied.
+    fn fresh() -> Self {
+        Self { revision: 1, floor: -1, applied: Applied::default() }
+    }
+
+    pub(crate) fn put(&self, engine: &Engine, batch: &mut rocksdb::WriteBatch) {
+        let Self { revision, floor, applied: Applied { index, consensus } } = self;
+        let mut bytes = BytesMut::with_capacity(25 + consensus.len());
+        bytes.put_u8(MARK_FORMAT);
+        bytes.put_i64(*revision);
+        bytes.put_i64(*floor);
+        bytes.put_u64(index.0);
+        bytes.put_slice(consensus);
+        engine.put(batch, Family::Meta, MARK_KEY, &bytes);
+    }
+
+    fn read(engine: &Engine) -> Result<Self, OpenError> {
+        let Some(mut bytes) = engine.get(Family::Meta, MARK_KEY)? else { return Ok(Self::fresh()) };
+        if bytes.len() < 25 || bytes.get_u8() != MARK_FORMAT {
+            return Err(OpenError::Damaged("the applied mark has an unknown form".to_owned()));
+        }
+        let (revision, floor, index) = (bytes.get_i64(), bytes.get_i64(), LogIndex(bytes.get_u64()));
+        // Not a slice: that would keep the whole record alive.
+        Ok(Self { revision, floor, applied: Applied { index, consensus: Bytes::copy_from_slice(&bytes) } })
+    }
+}
+
+/// Notes that everything below `floor` is physically gone.
+pub(crate) fn put_compacted(engine: &Engine, batch: &mut rocksdb::WriteBatch, floor: i64) {
+    engine.put(batch, Family::Meta, COMPACTED_KEY, &floor.to_be_bytes());
+}
+
+/// Reads a database into memory: one forward scan over the records.
+pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, OpenError> {
+    let mark = Mark::read(engine)?;
+    let mut leases = LeaseTable::default();
+    engine.scan(Family::Leases, b"", &mut |key, value| {
+        leases.grant(LeaseId(integer(key)?), integer(value)?);
+        Ok::<_, OpenError>(Step::Next)
+    })?;
+    let mut members = BTreeMap::new();
+    engine.scan(Family::Members, b"", &mut |_, value| {
+        let member = pb::Member::decode(value).map_err(|error| OpenError::Damaged(format!("a member: {error}")))?;
+        members.insert(MemberId(member.id), member);
+        Ok::<_, OpenError>(Step::Next)
+    })?;
+    let mut index = Index::new(mark.revision, mark.floor, cache_bytes_max);
+    engine.scan(Family::Records, b"", &mut |key, value| {
+        restore(&mut index, &mut leases, mark.revision, key, value)?;
+        Ok::<_, OpenError>(Step::Next)
+    })?;
+    let compacted = engine.get(Family::Meta, COMPACTED_KEY)?;
+    let compacted = compacted.map_or(Ok(-1), |bytes| integer(&bytes))?;
+    Ok(Contents { index, leases, members, applied: mark.applied, compacted })
+}
+
+fn restore(
+    index: &mut Index,
+    leases: &mut LeaseTable,
+    revision: i64,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), OpenError> {
+    let damaged = |error: record::RecordError| OpenError::Damaged(error.to_string());
+    let stamp = Stamp::from_bytes(key).map_err(damaged)?;
+    if stamp.main > revision {
+        return Err(OpenError::Damaged(format!("a record of revision {} after the mark of {revision}", stamp.main)));
+    }
+    let (kind, kv) = record::decode(Bytes::copy_from_slice(value)).map_err(damaged)?;
+    let before = index.get(&kv.key).filter(|entry| entry.newest.live).map_or(0, |entry| entry.newest.lease);
+    if before != 0 {
+        leases.detach(LeaseId(before), &kv.key);
+    }
+    if kind == Kind::Put && kv.lease != 0 && leases.contains(LeaseId(kv.lease)) {
+        leases.attach(LeaseId(kv.lease), &kv.key);
+    }
+    index.restore(stamp, kind, &kv, value.len());
+    Ok(())
+}
+
+fn integer(bytes: &[u8]) -> Result<i64, OpenError> {
+    let bytes = bytes.try_into().map_err(|_| OpenError::Damaged("a number has not 8 bytes".to_owned()))?;
+    Ok(i64::from_be_bytes(bytes))
+}
+
+/// The mark inside a checkpoint, read without changing it.
+pub(crate) fn read_applied(checkpoint_dir: &Path) -> Result<Applied, OpenError> {
+    let engine = Engine::open_read_only(checkpoint_dir)?;
+    Ok(Mark::read(&engine)?.applied)
+}

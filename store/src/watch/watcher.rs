@@ -1,0 +1,74 @@
+//! One watcher: what it wants, and how far it has got.
+
+use std::sync::Arc;
+
+use kontiki_api::etcdserverpb as pb;
+use kontiki_api::mvccpb::Event;
+use kontiki_api::mvccpb::event::EventType;
+use pb::watch_create_request::FilterType;
+
+use super::hub::{Registration, Slot};
+use super::replay;
+use super::ring::{Block, Change};
+use crate::mvcc::interval::Interval;
+use crate::state::core::Core;
+
+pub(crate) struct Watcher {
+    pub(crate) registration: Registration,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) interval: Interval,
+    pub(crate) filter: Filter,
+    pub(crate) fragment: bool,
+    pub(crate) progress_notify: bool,
+    /// The first revision it asked for, which may still be to come; 0 if it named none.
+    pub(crate) start: i64,
+    /// The next revision it has not been given.
+    pub(crate) next: i64,
+    /// It reads old revisions from disk, or has not been looked at yet.
+    pub(crate) replaying: bool,
+    /// It was sent events since the last tick, so it knows where the store is.
+    pub(crate) served_since_tick: bool,
+}
+
+/// Which parts of events it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    puts: bool,
+    deletes: bool,
+    prev_kv: bool,
+}
+
+impl Filter {
+    pub(crate) fn of(request: &pb::WatchCreateRequest) -> Self {
+        let has = |filter: FilterType| request.filters.contains(&i32::from(filter));
+        Self { puts: !has(FilterType::Noput), deletes: !has(FilterType::Nodelete), prev_kv: request.prev_kv }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        match event.r#type() {
+            EventType::Put => self.puts,
+            EventType::Delete => self.deletes,
+        }
+    }
+}
+
+impl Watcher {
+    /// The watcher's events of these revisions, in order.
+    pub(crate) fn events(&self, core: &Core, blocks: &[Arc<Block>]) -> Vec<Event> {
+        let changes = blocks.iter().flat_map(|block| block.changes.iter());
+        changes
+            .filter(|change| self.interval.contains(change.key()) && self.filter.wants(&change.event))
+            .map(|change| self.event(core, change))
+            .collect()
+    }
+
+    fn event(&self, core: &Core, change: &Change) -> Event {
+        let Event { r#type, kv, prev_kv } = &change.event;
+        let prev_kv = match (self.filter.prev_kv, change.previous_on_disk) {
+            (false, _) => None,
+            (true, false) => prev_kv.clone(),
+            (true, true) => replay::previous(core, &change.kv().key, change.kv().mod_revision),
+        };
+        Event { r#type: *r#type, kv: kv.clone(), prev_kv }
+    }
+}
