@@ -23,7 +23,6 @@ pub const APPLY_BATCH_ENTRIES: usize = 512;
 /// The same, counted in bytes of commands.
 pub const APPLY_BATCH_BYTES: usize = 2 << 20;
 
-
 /// Keys visited while the index is held by a reader; a longer walk lets go and comes back.
 pub const INDEX_SLICE_KEYS: usize = 1000;
 /// Records that may be cached in the index; larger ones are read from RocksDB.
