@@ -110,15 +110,3 @@ pub fn labels_text(labels: Option<&Value>) -> String {
 pub fn or_none(text: &str) -> &str {
     if text.is_empty() { "<none>" } else { text }
 }
-
-/// Removes `null` members at any depth: Go's decoding does not keep them, and `kubectl` sends `creationTimestamp: null`.
-pub fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, member| !member.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}

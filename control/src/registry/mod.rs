@@ -347,6 +347,8 @@ pub mod fields;
 #[cfg(test)]
 mod hostile_tests;
 pub mod job;
+#[cfg(test)]
+mod life_tests;
 pub mod limits;
 pub mod names;
 pub mod namespace;

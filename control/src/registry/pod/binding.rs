@@ -59,7 +59,7 @@ fn merge(metadata: &mut Value, field: &str, from: &Value) {
 }
 
 fn set_scheduled(pod: &mut Value, now: &str) {
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let condition = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now});
     let Some(status) = fields::object_mut(pod, "status") else { return };
     fields::set_default(status, "conditions", Value::Array(Vec::new()));
     if let Some(conditions) = status["conditions"].as_array_mut() {
@@ -97,7 +97,6 @@ mod tests {
               conditions:
               - type: PodScheduled
                 status: 'True'
-                lastProbeTime: null
                 lastTransitionTime: 2026-01-01T00:05:00Z
         "]]
         .assert_eq(&yaml(&bind(&pod, &object(BINDING), &context()).unwrap()));
