@@ -8,10 +8,11 @@ use std::io;
 use std::path::Path;
 
 use crate::command::{Command, Reply};
-use crate::state::Applied;
+use crate::state::{self, Applied, State};
 
 pub mod codec;
 pub mod log_store;
+pub mod requests;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -39,4 +40,42 @@ pub trait Storage: Clone + Send + Sync + 'static {
     /// A consistent copy in `dir`, which must not exist yet.
     fn checkpoint(&self, dir: &Path) -> io::Result<Applied>;
     fn unflushed_bytes(&self) -> u64;
+}
+
+impl StateMachine for State {
+    type Storage = state::Storage;
+
+    fn applied(&self) -> &Applied {
+        State::applied(self)
+    }
+
+    fn apply(&mut self, command: &Command) -> Reply {
+        State::apply(self, command)
+    }
+
+    fn commit(&mut self, applied: Applied) {
+        State::commit(self, applied);
+    }
+
+    fn storage(&self) -> state::Storage {
+        State::storage(self)
+    }
+
+    fn install(&mut self, dir: &Path) -> io::Result<()> {
+        State::install(self, dir).map_err(io::Error::other)
+    }
+}
+
+impl Storage for state::Storage {
+    fn flush(&self) -> io::Result<Applied> {
+        state::Storage::flush(self)
+    }
+
+    fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
+        state::Storage::checkpoint(self, dir).map_err(io::Error::other)
+    }
+
+    fn unflushed_bytes(&self) -> u64 {
+        state::Storage::unflushed_bytes(self)
+    }
 }

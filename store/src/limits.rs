@@ -48,3 +48,53 @@ pub const WATCH_BACKFILL_REVISIONS: i64 = 256;
 pub const WATCH_REPLAY_RECORDS: usize = 1000;
 /// Watchers of a stream that are looked at before other tasks get a turn.
 pub const WATCH_SERVED_AT_ONCE: usize = 64;
+
+/// A frame between members; the connection of a larger one is closed.
+pub const PEER_FRAME_BYTES_MAX: usize = 64 << 20;
+/// Calls of one connection that wait to be written; further ones are refused at the caller.
+pub const PEER_CALLS_WAITING: usize = 1024;
+/// Calls of one connection that run at once; further ones are not read from the socket.
+pub const PEER_CALLS_RUNNING: usize = 512;
+/// Appends of one replication stream that are not answered yet.
+pub const PEER_APPENDS_IN_FLIGHT: usize = 64;
+/// An append that is not answered for this long ends its stream, and Raft starts another.
+pub const PEER_APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connecting and introducing oneself.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// After a failed attempt, calls fail at once for this long.
+pub const PEER_RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// After a connection could not be accepted.
+pub const PEER_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a snapshot's file in one call.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// One call of a snapshot's transfer; the last one includes installing it.
+pub const SNAPSHOT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client's request, besides two elections; etcd's figure.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// One question to the leader (read index, lease); it is asked again until the request's own deadline.
+pub const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two attempts at the same leader.
+pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two campaigns after the leader's process is known to be gone.
+pub const CAMPAIGN_PAUSE: Duration = Duration::from_millis(30);
+/// Campaigns after which the ordinary election timer takes over.
+pub const CAMPAIGNS_MAX: u32 = 10;
+/// Losses of connections that wait to be looked into.
+pub const LOST_CONNECTIONS_WAITING: usize = 64;
+/// Handing leadership over before a planned stop.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the need for a flush is looked at.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Applied entries after which the state is flushed, so that a restart never replays more.
+pub const FLUSH_ENTRIES: u64 = 100_000;
+/// Unflushed bytes after which the state is flushed.
+pub const FLUSH_BYTES: u64 = 64 << 20;
+/// Time after which the state is flushed if anything changed.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+/// Entries kept in the log after they are in a snapshot, so that a follower that was away needs no copy of the state.
+pub const LOG_KEEP_ENTRIES: u64 = 100_000;
+/// Log bytes above which even those are dropped.
+pub const LOG_KEEP_BYTES: u64 = 256 << 20;
+/// Entries of one append to a follower; bytes are bounded by [`LOG_READ_BYTES_MAX`].
+pub const APPEND_ENTRIES_MAX: u64 = 4096;

@@ -7,14 +7,31 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kontiki_api::etcdserverpb as pb;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use crate::command::{Command, Reply};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
+use crate::state::Reader;
+
+mod barrier;
+mod failover;
+mod inner;
+mod leases;
+mod propose;
+mod service;
+mod start;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use inner::Inner;
 
 /// How a member of the cluster is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +120,7 @@ pub struct TimeToLive {
 /// A handle to the running member; clones are cheap.
 #[derive(Clone)]
 pub struct Member {
-    leadership: watch::Receiver<Leadership>,
-    config: std::sync::Arc<MemberConfig>,
+    inner: Arc<Inner>,
 }
 
 impl Member {
@@ -113,16 +129,15 @@ impl Member {
     /// # Errors
     /// When the data directory belongs to another member, is damaged, or an address cannot be listened on.
     pub async fn start(config: MemberConfig) -> Result<Self, StartError> {
-        let (_, leadership) = watch::channel(Leadership::default());
-        Ok(Self { leadership, config: std::sync::Arc::new(config) })
+        Ok(Self { inner: start::start(config).await? })
     }
 
     /// Replicates `command` and answers what applying it answered. Any member takes it.
     ///
     /// # Errors
     /// The command's own error, or `Timeout` when its outcome is unknown after about seven seconds.
-    pub async fn propose(&self, _command: Command) -> Reply {
-        Err(StoreError::NoLeader)
+    pub async fn propose(&self, command: Command) -> Reply {
+        self.inner.propose(&command).await
     }
 
     /// Returns once everything that was committed when it was called is readable here (ReadIndex).
@@ -130,58 +145,86 @@ impl Member {
     /// # Errors
     /// `Timeout` when no leader confirmed it in time.
     pub async fn read_barrier(&self) -> Result<(), StoreError> {
-        Err(StoreError::NoLeader)
+        self.inner.read_barrier().await
     }
 
     /// Renews a lease; `Ok(0)` when it does not exist.
     ///
     /// # Errors
     /// When no leader answered in time.
-    pub async fn keep_alive(&self, _lease: LeaseId) -> Result<i64, StoreError> {
-        Err(StoreError::NoLeader)
+    pub async fn keep_alive(&self, lease: LeaseId) -> Result<i64, StoreError> {
+        self.inner.keep_alive(lease).await
     }
 
     /// A lease's times; `None` when it does not exist.
     ///
     /// # Errors
     /// When no leader answered in time.
-    pub async fn time_to_live(&self, _lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
-        Err(StoreError::NoLeader)
+    pub async fn time_to_live(&self, lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
+        self.inner.time_to_live(lease).await
+    }
+
+    /// Reads of what this member has applied.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.inner.reader
     }
 
     #[must_use]
     pub fn status(&self) -> MemberStatus {
+        let inner = &self.inner;
+        let metrics = inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<u64>| LogIndex(id.unwrap_or(0));
+        let membership = metrics.membership_config.membership();
+        let is_learner = membership.learner_ids().any(|id| id == inner.config.id);
         MemberStatus {
-            id: self.config.id,
-            cluster_id: self.config.cluster_id,
-            leader: self.leadership.borrow().leader,
-            term: self.leadership.borrow().term,
-            committed: LogIndex(0),
-            applied: LogIndex(0),
-            is_learner: false,
+            id: inner.config.id,
+            cluster_id: inner.config.cluster_id,
+            leader: metrics.current_leader,
+            term: Term(metrics.current_term),
+            committed: index(metrics.local_committed.map(|id| id.index)),
+            applied: index(inner.progress.borrow().next.checked_sub(1)),
+            is_learner,
         }
     }
 
     /// The cluster's members with what they published, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> Vec<pb::Member> {
-        Vec::new()
+        let metrics = self.inner.raft.server_metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let membership = membership.membership();
+        let learners: Vec<MemberId> = membership.learner_ids().collect();
+        let member = |(id, address): (&MemberId, &crate::consensus::types::Address)| {
+            let (name, client_urls) = self.inner.reader.member_attributes(*id).unwrap_or_default();
+            pb::Member {
+                id: id.0,
+                name,
+                peer_ur_ls: address.peer_urls.clone(),
+                client_ur_ls: client_urls,
+                is_learner: learners.contains(id),
+            }
+        };
+        membership.nodes().map(member).collect()
     }
 
     /// Changes whenever this member learns of another leader or term.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.leadership.clone()
+        self.inner.leadership.clone()
     }
 
     /// Moves leadership to `to`, or to the most up-to-date member.
     ///
     /// # Errors
     /// `NotLeader` on a follower, `BadLeaderTransferee` for an unknown member, `Timeout` when it did not happen.
-    pub async fn transfer_leadership(&self, _to: Option<MemberId>) -> Result<(), StoreError> {
-        Err(StoreError::NotLeader)
+    pub async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError> {
+        self.inner.transfer_leadership(to).await
     }
 
     /// Hands leadership over, flushes and stops.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.inner.shutdown().await;
+    }
 }

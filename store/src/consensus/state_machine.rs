@@ -16,9 +16,10 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::types::{Answer, CommandBytes, Entry, LogId, SnapshotMeta, StoredMembership, Types};
+use super::requests::{self, Origin, Requests};
+use super::types::{Answer, CommandBytes, Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, Types};
 use super::{StateMachine, Storage, codec};
-use crate::command::Command;
+use crate::command::Reply;
 use crate::ids::LogIndex;
 use crate::io::checkpoint::{CheckpointDir, Checkpoints};
 use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES};
@@ -47,8 +48,20 @@ impl Mark {
     }
 }
 
-/// How far this member has applied; the index after the last applied entry.
-pub type AppliedReceiver = watch::Receiver<u64>;
+/// How far this member has applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The index after the last applied entry.
+    pub next: u64,
+    /// Who led when that entry was appended.
+    pub leader: Option<LeaderId>,
+}
+
+impl Progress {
+    fn of(mark: &Mark) -> Self {
+        Self { next: mark.last.map_or(0, |id| id.index + 1), leader: mark.last.map(|id| id.leader_id) }
+    }
+}
 
 /// The state machine as Raft's worker task owns it.
 pub struct Machine<M: StateMachine> {
@@ -58,7 +71,8 @@ pub struct Machine<M: StateMachine> {
     mark: Mark,
     /// Kept encoded: every batch writes it, and it hardly ever changes.
     membership: Bytes,
-    progress: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
+    requests: Arc<Requests>,
     /// Until Raft runs, a snapshot is only asked for to learn its metadata.
     running: Arc<AtomicBool>,
 }
@@ -66,10 +80,10 @@ pub struct Machine<M: StateMachine> {
 impl<M: StateMachine> Machine<M> {
     /// # Errors
     /// When the state's mark cannot be read.
-    pub fn new(state: M, checkpoints: Checkpoints) -> io::Result<Self> {
+    pub fn new(state: M, checkpoints: Checkpoints, requests: Arc<Requests>) -> io::Result<Self> {
         let mark = Mark::decode(state.applied())?;
         let storage = state.storage();
-        let (progress, _) = watch::channel(next_index(&mark));
+        let (progress, _) = watch::channel(Progress::of(&mark));
         let membership = encode_membership(&mark.membership);
         Ok(Self {
             state: Arc::new(Mutex::new(state)),
@@ -78,13 +92,14 @@ impl<M: StateMachine> Machine<M> {
             mark,
             membership,
             progress,
+            requests,
             running: Arc::new(AtomicBool::new(false)),
         })
     }
 
-    /// Becomes visible after the data it speaks of.
+    /// Becomes visible after the data it speaks of, and after the requests that it completes.
     #[must_use]
-    pub fn progress(&self) -> AppliedReceiver {
+    pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
@@ -105,27 +120,34 @@ impl<M: StateMachine> Machine<M> {
         let state = self.state.clone();
         let mut state = state.lock();
         let mut answers: Vec<(ApplyResponder<Types>, Answer)> = Vec::with_capacity(batch.len());
+        let mut completed: Vec<(Origin, Reply)> = Vec::new();
         for (Entry { log_id, payload }, responder) in batch {
-            let answer = match payload {
-                EntryPayload::Blank => Answer(None),
+            let mut answer = Answer(None);
+            match payload {
+                EntryPayload::Blank => {}
                 EntryPayload::Normal(CommandBytes(bytes)) => {
-                    let command = Command::decode(bytes).map_err(|error| {
-                        io::Error::new(io::ErrorKind::InvalidData, format!("log entry {log_id}: {error}"))
-                    })?;
-                    Answer(Some(state.apply(&command)))
+                    let (origin, command) = requests::decode(bytes).map_err(|error| unreadable(&log_id, &error))?;
+                    let reply = state.apply(&command);
+                    if responder.is_none() && self.requests.is_mine(origin) {
+                        completed.push((origin, reply));
+                    } else {
+                        answer = Answer(Some(reply));
+                    }
                 }
                 EntryPayload::Membership(membership) => {
                     self.mark.membership = StoredMembership::new(Some(log_id), membership);
                     self.membership = encode_membership(&self.mark.membership);
-                    Answer(None)
                 }
-            };
+            }
             self.mark.last = Some(log_id);
             answers.extend(responder.map(|responder| (responder, answer)));
         }
         state.commit(self.applied());
         drop(state);
-        self.progress.send_replace(next_index(&self.mark));
+        for (origin, reply) in completed {
+            self.requests.complete(origin, reply);
+        }
+        self.progress.send_replace(Progress::of(&self.mark));
         for (responder, answer) in answers {
             responder.send(answer);
         }
@@ -133,8 +155,8 @@ impl<M: StateMachine> Machine<M> {
     }
 }
 
-fn next_index(mark: &Mark) -> u64 {
-    mark.last.map_or(0, |id| id.index + 1)
+fn unreadable(id: &LogId, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("log entry {id}: {error}"))
 }
 
 fn encode_membership(membership: &StoredMembership) -> Bytes {
@@ -251,7 +273,8 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
         }
         self.membership = encode_membership(&mark.membership);
         self.mark = mark;
-        self.progress.send_replace(next_index(&self.mark));
+        self.requests.forget();
+        self.progress.send_replace(Progress::of(&self.mark));
         Ok(())
     }
 

@@ -9,10 +9,12 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 
 use super::log_store::LogStore;
+use super::requests::Requests;
 use super::state_machine::Machine;
 use super::types::Types;
 use super::{StateMachine, Storage};
 use crate::command::{Command, Reply, Response};
+use crate::ids::MemberId;
 use crate::io::checkpoint::Checkpoints;
 use crate::io::disk::LocalDisk;
 use crate::io::random::SystemRandom;
@@ -95,7 +97,7 @@ impl StoreBuilder<Types, LogStore, Machine<Marked>, tempfile::TempDir> for OnMar
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::open(dir.path().join("checkpoints")).unwrap();
         let log = log(dir.path());
-        let machine = Machine::new(Marked::default(), checkpoints).unwrap();
+        let machine = Machine::new(Marked::default(), checkpoints, Requests::new(MemberId(1), 0)).unwrap();
         Ok((dir, log, machine))
     }
 }

@@ -1,1 +1,110 @@
-//! The transport between members.
+//! The transport between members: framed messages over persistent connections, calls correlated by number.
+//!
+//! Between two members there are up to three connections each way, so that nothing urgent waits behind something large:
+//! votes, heartbeats and read-index questions on one, appends on another, snapshots and forwarded proposals on a third.
+//! A connection starts with a handshake that names the cluster and both members; a stranger is told why and let go.
+//! What a message means is not known here: `raft` binds openraft's calls to it, [`Service`] is the receiving side.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::ids::{ClusterId, MemberId};
+
+pub mod client;
+mod connection;
+mod frame;
+mod handshake;
+pub mod raft;
+pub mod server;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+
+/// Which connection a message takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Small and urgent.
+    Control,
+    /// Replication.
+    Append,
+    /// Large or slow.
+    Bulk,
+}
+
+/// What a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Append,
+    Vote,
+    PreVote,
+    TransferLeader,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotEnd,
+    Propose,
+    ReadIndex,
+    KeepAlive,
+    TimeToLive,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind::Append,
+    Kind::Vote,
+    Kind::PreVote,
+    Kind::TransferLeader,
+    Kind::SnapshotBegin,
+    Kind::SnapshotChunk,
+    Kind::SnapshotEnd,
+    Kind::Propose,
+    Kind::ReadIndex,
+    Kind::KeepAlive,
+    Kind::TimeToLive,
+];
+
+impl Kind {
+    /// The byte on the wire.
+    fn number(self) -> u8 {
+        self as u8
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        KINDS.get(usize::from(number)).copied()
+    }
+}
+
+/// This member, as it introduces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+}
+
+/// Why a call got no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The message was never sent: the peer cannot have acted on it.
+    #[error("unreachable: {0}")]
+    NotSent(String),
+    /// The message may have arrived.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// The peer could not do it, and says why.
+    #[error("the peer refused: {0}")]
+    Refused(String),
+}
+
+/// The receiving side of calls.
+pub trait Service: Send + Sync + 'static {
+    /// Starts a call. The returned future is polled once before the next message of the same connection is looked at, so
+    /// what it does before its first wait happens in the order of the messages.
+    fn call(&self, from: MemberId, kind: Kind, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// `member` connected to this one.
+    fn connected(&self, member: MemberId);
+
+    /// A connection from `member` ended.
+    fn lost(&self, member: MemberId);
+
+    /// Whether `member` belongs to the cluster.
+    fn knows(&self, member: MemberId) -> bool;
+}

@@ -107,7 +107,8 @@ impl Index {
     /// Records a change. `record` is its stored form and `kv` that form's contents.
     pub fn record(&mut self, stamp: Stamp, kind: Kind, kv: &KeyValue, record: Bytes) -> Previous {
         self.staged.push(kv.key.clone());
-        let cacheable = kind == Kind::Put && record.len() <= limits::CACHED_RECORD_BYTES_MAX && self.cache_bytes_max > 0;
+        let cacheable =
+            kind == Kind::Put && record.len() <= limits::CACHED_RECORD_BYTES_MAX && self.cache_bytes_max > 0;
         let version = version(stamp, kind, kv, record.len());
         let cached = cacheable.then_some(record);
         self.cached_bytes += cached.as_ref().map_or(0, Bytes::len);

@@ -51,7 +51,9 @@ pub fn range(view: View, at: At, request: &RangeRequest) -> Result<Ranged, Gone>
     // One more than asked for tells whether there are more. Filters and sorting want to see everything first.
     let fetched_max = if limit == 0 || shape.wants_all { usize::MAX } else { limit + 1 };
     let counted = view.index.read().count(&interval, at);
-    if request.count_only && let Some(count) = counted {
+    if request.count_only
+        && let Some(count) = counted
+    {
         return Ok(Ranged { count: as_i64(count), ..Ranged::default() });
     }
     let walk = Walk {

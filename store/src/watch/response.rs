@@ -21,7 +21,12 @@ pub(crate) fn created(revision: i64, watch_id: i64) -> pb::WatchResponse {
 
 /// Created and cancelled in one, as etcd refuses.
 pub(crate) fn refused(revision: i64, reason: &str) -> pb::WatchResponse {
-    pb::WatchResponse { created: true, canceled: true, cancel_reason: reason.to_owned(), ..response(revision, NO_WATCH_ID) }
+    pb::WatchResponse {
+        created: true,
+        canceled: true,
+        cancel_reason: reason.to_owned(),
+        ..response(revision, NO_WATCH_ID)
+    }
 }
 
 pub(crate) fn cancelled(revision: i64, watch_id: i64) -> pb::WatchResponse {

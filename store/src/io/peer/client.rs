@@ -1,0 +1,179 @@
+//! Calls to other members: a connection per member and lane, made when first needed and again after it broke.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::connection::{Call, Connection};
+use super::{Identity, Kind, Lane, PeerError, handshake};
+use crate::consensus::types::Address;
+use crate::ids::MemberId;
+use crate::io::network::Network;
+use crate::limits::{PEER_CONNECT_TIMEOUT, PEER_RECONNECT_PAUSE};
+
+/// The calling side of the transport.
+pub struct Clients {
+    network: Arc<dyn Network>,
+    me: Identity,
+    peers: Mutex<HashMap<(MemberId, Lane), Arc<Client>>>,
+}
+
+impl Clients {
+    #[must_use]
+    pub fn new(network: Arc<dyn Network>, me: Identity) -> Arc<Self> {
+        Arc::new(Self { network, me, peers: Mutex::new(HashMap::new()) })
+    }
+
+    #[must_use]
+    pub fn me(&self) -> Identity {
+        self.me
+    }
+
+    /// The client for `member`; nothing is connected yet.
+    #[must_use]
+    pub fn get(&self, member: MemberId, address: &Address, lane: Lane) -> Arc<Client> {
+        let mut peers = self.peers.lock();
+        let client = peers.entry((member, lane)).or_insert_with(|| {
+            Arc::new(Client {
+                network: self.network.clone(),
+                me: self.me,
+                member,
+                lane,
+                urls: Mutex::new(Vec::new()),
+                state: tokio::sync::Mutex::new(State::default()),
+                down: AtomicBool::new(false),
+            })
+        });
+        client.urls.lock().clone_from(&address.peer_urls);
+        client.clone()
+    }
+
+    /// Whether nothing listens at `address` any more: its process is gone, not just slow.
+    pub async fn is_gone(&self, address: &Address) -> bool {
+        for url in &address.peer_urls {
+            let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.network.connect(host_port(url))).await;
+            match connected {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+#[derive(Default)]
+struct State {
+    live: Option<Arc<Connection>>,
+    /// The last failure to connect, which answers calls until the pause is over.
+    failed: Option<(Instant, String)>,
+}
+
+/// One lane to one member.
+pub struct Client {
+    network: Arc<dyn Network>,
+    me: Identity,
+    member: MemberId,
+    lane: Lane,
+    urls: Mutex<Vec<String>>,
+    state: tokio::sync::Mutex<State>,
+    /// So that a member that stays away is said to be away once.
+    down: AtomicBool,
+}
+
+impl Client {
+    #[must_use]
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
+    /// Sends a call and waits for its answer at most for `timeout`.
+    ///
+    /// # Errors
+    /// See [`PeerError`]; a timeout counts as lost.
+    pub async fn call(&self, kind: Kind, body: Bytes, timeout: Duration) -> Result<Bytes, PeerError> {
+        let deadline = Instant::now() + timeout;
+        let connected = tokio::time::timeout_at(deadline, self.connect()).await;
+        let connection = connected.map_err(|_| PeerError::NotSent("timed out connecting".to_owned()))??;
+        let call = connection.call(kind, body)?;
+        match tokio::time::timeout_at(deadline, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PeerError::Lost(format!("no answer within {} ms", timeout.as_millis()))),
+        }
+    }
+
+    /// An open connection for calls that must stay in order.
+    pub(super) async fn ordered(&self) -> Result<Ordered, PeerError> {
+        Ok(Ordered(self.connect().await?))
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, PeerError> {
+        let mut state = self.state.lock().await;
+        if let Some(live) = state.live.as_ref().filter(|live| live.is_open()) {
+            return Ok(live.clone());
+        }
+        state.live = None;
+        if let Some((when, reason)) = &state.failed
+            && when.elapsed() < PEER_RECONNECT_PAUSE
+        {
+            return Err(PeerError::NotSent(reason.clone()));
+        }
+        match self.open().await {
+            Ok(connection) => {
+                if self.down.swap(false, Ordering::Relaxed) {
+                    tracing::info!(member = %self.member, lane = ?self.lane, "connected again");
+                }
+                state.failed = None;
+                let connection = Arc::new(connection);
+                state.live = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if !self.down.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(member = %self.member, lane = ?self.lane, reason, "no connection");
+                }
+                state.failed = Some((Instant::now(), reason.clone()));
+                Err(PeerError::NotSent(reason))
+            }
+        }
+    }
+
+    async fn open(&self) -> io::Result<Connection> {
+        let urls = self.urls.lock().clone();
+        let mut failure = io::Error::other("it has no peer address");
+        for url in urls {
+            let attempt = async {
+                let mut stream = self.network.connect(host_port(&url)).await?;
+                handshake::call(&mut stream, self.me, self.member, self.lane).await?;
+                Ok(stream)
+            };
+            match tokio::time::timeout(PEER_CONNECT_TIMEOUT, attempt).await {
+                Ok(Ok(stream)) => return Ok(Connection::start(stream)),
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// Calls that leave in the order in which they are made.
+pub(super) struct Ordered(Arc<Connection>);
+
+impl Ordered {
+    pub(super) fn call(&self, kind: Kind, body: Bytes) -> Result<Call, PeerError> {
+        self.0.call(kind, body)
+    }
+}
+
+/// `host:port` of a peer URL.
+fn host_port(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.trim_end_matches('/')
+}

@@ -1,0 +1,146 @@
+//! The first bytes of a connection: who calls whom, in which cluster, for what.
+//!
+//! ```text
+//! caller:   magic 8 | version u16 | cluster u64 | from u64 | to u64 | lane u8
+//! receiver: verdict u8 | cluster u64 | member u64
+//! ```
+
+use std::io;
+
+use bytes::{Buf, BufMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Identity, Lane};
+use crate::ids::{ClusterId, MemberId};
+
+const MAGIC: &[u8; 8] = b"kontikiP";
+const VERSION: u16 = 1;
+const HELLO: usize = 35;
+const ANSWER: usize = 17;
+
+const WELCOME: u8 = 0;
+const OTHER_CLUSTER: u8 = 1;
+const OTHER_MEMBER: u8 = 2;
+const UNKNOWN_CALLER: u8 = 3;
+const OTHER_VERSION: u8 = 4;
+
+/// Introduces `me` to `to`.
+///
+/// # Errors
+/// With the receiver's reason when it refuses.
+pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    me: Identity,
+    to: MemberId,
+    lane: Lane,
+) -> io::Result<()> {
+    let mut hello = Vec::with_capacity(HELLO);
+    hello.extend_from_slice(MAGIC);
+    hello.put_u16_le(VERSION);
+    hello.put_u64_le(me.cluster.0);
+    hello.put_u64_le(me.member.0);
+    hello.put_u64_le(to.0);
+    hello.put_u8(lane as u8);
+    stream.write_all(&hello).await?;
+    let mut answer = [0; ANSWER];
+    stream.read_exact(&mut answer).await?;
+    let mut answer = &answer[..];
+    let verdict = answer.get_u8();
+    let (cluster, member) = (ClusterId(answer.get_u64_le()), MemberId(answer.get_u64_le()));
+    let reason = match verdict {
+        WELCOME => return Ok(()),
+        OTHER_CLUSTER => format!("it belongs to cluster {cluster}, this member to cluster {}", me.cluster),
+        OTHER_MEMBER => format!("it is member {member}, not {to}: is the initial cluster the same everywhere?"),
+        UNKNOWN_CALLER => format!("it does not know member {}", me.member),
+        OTHER_VERSION => format!("it does not speak version {VERSION} of the protocol"),
+        other => format!("it answered {other}: not a member of this kind of cluster"),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+/// Who called.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) member: MemberId,
+    pub(super) lane: Lane,
+}
+
+/// Answers a caller's introduction; the error says why it was refused, for this member's log.
+///
+/// # Errors
+/// When the caller is refused or no caller at all.
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    me: Identity,
+    knows: impl Fn(MemberId) -> bool,
+) -> io::Result<Caller> {
+    let mut hello = [0; HELLO];
+    stream.read_exact(&mut hello).await?;
+    if &hello[..8] != MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a member: is this meant for the client port?"));
+    }
+    let mut rest = &hello[8..];
+    let version = rest.get_u16_le();
+    let (cluster, from, to) = (ClusterId(rest.get_u64_le()), MemberId(rest.get_u64_le()), MemberId(rest.get_u64_le()));
+    let lane = match rest.get_u8() {
+        0 => Lane::Control,
+        1 => Lane::Append,
+        _ => Lane::Bulk,
+    };
+    let (verdict, reason) = if version != VERSION {
+        (OTHER_VERSION, format!("it speaks version {version} of the protocol, this member version {VERSION}"))
+    } else if cluster != me.cluster {
+        (OTHER_CLUSTER, format!("it belongs to cluster {cluster}, this member to cluster {}", me.cluster))
+    } else if to != me.member {
+        (OTHER_MEMBER, format!("it wants member {to}, this is member {}", me.member))
+    } else if !knows(from) {
+        (UNKNOWN_CALLER, format!("member {from} is not in the cluster"))
+    } else {
+        (WELCOME, String::new())
+    };
+    let mut answer = Vec::with_capacity(ANSWER);
+    answer.put_u8(verdict);
+    answer.put_u64_le(me.cluster.0);
+    answer.put_u64_le(me.member.0);
+    stream.write_all(&answer).await?;
+    match verdict {
+        WELCOME => Ok(Caller { member: from, lane }),
+        _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Identity = Identity { cluster: ClusterId(1), member: MemberId(0xa) };
+    const B: Identity = Identity { cluster: ClusterId(1), member: MemberId(0xb) };
+
+    async fn meet(caller: Identity, to: MemberId, known: MemberId) -> (io::Result<()>, io::Result<Caller>) {
+        let (mut near, mut far) = tokio::io::duplex(100);
+        tokio::join!(call(&mut near, caller, to, Lane::Append), answer(&mut far, B, |member| member == known))
+    }
+
+    #[tokio::test]
+    async fn members_of_one_cluster_meet() {
+        let (called, answered) = meet(A, B.member, A.member).await;
+        called.unwrap();
+        assert_eq!(answered.unwrap(), Caller { member: A.member, lane: Lane::Append });
+    }
+
+    #[tokio::test]
+    async fn strangers_are_told_why() {
+        let other = Identity { cluster: ClusterId(2), ..A };
+        let (called, answered) = meet(other, B.member, A.member).await;
+        assert_eq!(called.unwrap_err().to_string(), "it belongs to cluster 1, this member to cluster 2");
+        assert_eq!(answered.unwrap_err().to_string(), "it belongs to cluster 2, this member to cluster 1");
+        let (called, _) = meet(A, MemberId(0xc), A.member).await;
+        assert_eq!(
+            called.unwrap_err().to_string(),
+            "it is member b, not c: is the initial cluster the same everywhere?"
+        );
+        let (called, answered) = meet(A, B.member, MemberId(0xd)).await;
+        assert_eq!(called.unwrap_err().to_string(), "it does not know member a");
+        assert_eq!(answered.unwrap_err().to_string(), "member a is not in the cluster");
+    }
+}

@@ -1,0 +1,97 @@
+//! The receiving side: accepts members, runs their calls, answers as they finish.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{DONE, REFUSED};
+use super::frame::{Frame, FrameReader, write_frames};
+use super::handshake::{self, Caller};
+use super::{Identity, Kind, Service};
+use crate::io::network::{Listener, Stream};
+use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
+
+/// Accepts connections until `stop`.
+pub async fn serve(listener: Box<dyn Listener>, me: Identity, service: Arc<dyn Service>, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let (service, stop) = (service.clone(), stop.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = receive(stream, &from, me, service) => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: it passes, and accepting again at once would spin.
+                tracing::warn!(%error, "a peer connection was not accepted");
+                tokio::time::sleep(PEER_ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service: Arc<dyn Service>) {
+    let introduction = handshake::answer(&mut stream, me, |member| service.knows(member));
+    let caller = match tokio::time::timeout(PEER_CONNECT_TIMEOUT, introduction).await {
+        Ok(Ok(caller)) => caller,
+        Ok(Err(error)) => return tracing::warn!(from, %error, "peer connection refused"),
+        Err(_) => return tracing::warn!(from, "peer connection refused: it did not introduce itself"),
+    };
+    let Caller { member, lane } = caller;
+    tracing::debug!(%member, ?lane, from, "a member connected");
+    service.connected(member);
+    match run_calls(stream, member, &*service).await {
+        Ok(()) => tracing::debug!(%member, ?lane, "a member disconnected"),
+        Err(error) => tracing::debug!(%member, ?lane, %error, "a member's connection broke"),
+    }
+    service.lost(member);
+}
+
+async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, service: &dyn Service) -> io::Result<()> {
+    let (read, write) = tokio::io::split(stream);
+    let mut frames = FrameReader::new(read);
+    let (out, queue) = mpsc::channel(PEER_CALLS_WAITING);
+    let writer = write_frames(write, queue);
+    tokio::pin!(writer);
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            written = &mut writer => return written,
+            Some(answer) = running.next(), if !running.is_empty() => {
+                // The queue is longer than the calls that may run: only a caller that reads nothing fills it.
+                out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
+            }
+            frame = frames.next(), if running.len() < PEER_CALLS_RUNNING => {
+                let Some(Frame { tag, number, body }) = frame? else { return Ok(()) };
+                let kind = Kind::from_number(tag)
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("unknown kind of call {tag}")))?;
+                let call = service.call(member, kind, body);
+                let mut answer = Box::pin(async move {
+                    match call.await {
+                        Ok(body) => Frame { tag: DONE, number, body },
+                        Err(reason) => Frame { tag: REFUSED, number, body: reason.into_bytes().into() },
+                    }
+                });
+                // Once before the next frame is read: appends reach Raft in their order.
+                match futures::poll!(&mut answer) {
+                    std::task::Poll::Ready(answer) => {
+                        out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
+                    }
+                    std::task::Poll::Pending => running.push(answer),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the parts of a running member share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::barrier::Barrier;
+use super::leases::Leases;
+use super::{Leadership, MemberConfig};
+use crate::consensus::requests::Requests;
+use crate::consensus::state_machine::{Machine, Progress};
+use crate::consensus::types::{Address, LeaderId, Types};
+use crate::error::StoreError;
+use crate::ids::MemberId;
+use crate::io::peer::Lane;
+use crate::io::peer::client::{Client, Clients};
+use crate::io::peer::snapshot::Receiver;
+use crate::limits::{LEADER_RETRY_PAUSE, REQUEST_TIMEOUT};
+use crate::state::{Reader, State, Storage};
+
+pub(super) type Raft = openraft::Raft<Types, Machine<State>>;
+
+pub(super) struct Inner {
+    pub(super) config: MemberConfig,
+    pub(super) raft: Raft,
+    pub(super) reader: Arc<Reader>,
+    pub(super) storage: Storage,
+    pub(super) clients: Arc<Clients>,
+    pub(super) requests: Arc<Requests>,
+    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) barrier: Barrier,
+    pub(super) leases: Leases,
+    pub(super) snapshots: Arc<Receiver>,
+    /// Members whose connection to this one ended.
+    pub(super) lost: mpsc::Sender<MemberId>,
+    /// Set first thing on the way down: what breaks from then on is expected.
+    pub(super) stopping: AtomicBool,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// Who leads, with Raft's full name for that leadership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leader {
+    pub(super) member: MemberId,
+    pub(super) id: LeaderId,
+    pub(super) is_self: bool,
+}
+
+impl Inner {
+    pub(super) fn leader(&self) -> Option<Leader> {
+        let Leadership { leader, term, is_self } = *self.leadership.borrow();
+        leader.map(|member| Leader { member, id: LeaderId { term: term.0, node_id: member }, is_self })
+    }
+
+    /// When a request that starts now gives up: etcd's five seconds and two elections.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + REQUEST_TIMEOUT + 2 * self.config.timing.election_max
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// How to call `member`; `None` when it is not in the cluster.
+    pub(super) fn client(&self, member: MemberId, lane: Lane) -> Option<Arc<Client>> {
+        Some(self.clients.get(member, &self.address(member)?, lane))
+    }
+
+    pub(super) fn address(&self, member: MemberId) -> Option<Address> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.server_metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        let known = membership.membership().get_node(&member).cloned();
+        known.or_else(|| Some(Address { peer_urls: self.config.peers.get(&member)?.peer_urls.clone() }))
+    }
+
+    /// Waits for another leader, or for a moment where the same one may have become able.
+    ///
+    /// # Errors
+    /// `Timeout` after `deadline`, `Stopped` when this member stops.
+    pub(super) async fn wait_for_leader(&self, deadline: Instant) -> Result<(), StoreError> {
+        if Instant::now() >= deadline {
+            return Err(StoreError::Timeout);
+        }
+        let mut leadership = self.leadership.clone();
+        leadership.mark_unchanged();
+        tokio::select! {
+            changed = leadership.changed() => changed.map_err(|_| StoreError::Stopped),
+            () = tokio::time::sleep(LEADER_RETRY_PAUSE) => Ok(()),
+            () = self.stop.cancelled() => Err(StoreError::Stopped),
+        }
+    }
+}
+
+/// What is left until `deadline`.
+pub(super) fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,272 @@
+//! Whole members over loopback, in one process: real log, real state, real sockets.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kontiki_api::etcdserverpb as pb;
+use tokio::task::JoinSet;
+
+use super::{Member, MemberConfig, Peer, StartError, Timing};
+use crate::command::{Command, Response};
+use crate::error::StoreError;
+use crate::ids::{ClusterId, LeaseId, MemberId};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Slower than in production: the machine may be busy with other tests.
+const TIMING: Timing = Timing {
+    heartbeat: Duration::from_millis(100),
+    election_min: Duration::from_millis(400),
+    election_max: Duration::from_millis(800),
+};
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    peers: BTreeMap<MemberId, Peer>,
+    members: BTreeMap<MemberId, Member>,
+}
+
+fn free_ports(count: u64) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+impl Cluster {
+    async fn start(count: u64) -> Self {
+        let ports = free_ports(count);
+        let peers = (1..=count).zip(ports).map(|(id, port)| {
+            let urls = vec![format!("http://127.0.0.1:{port}")];
+            (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
+        });
+        let peers = peers.collect();
+        let mut cluster = Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new() };
+        for id in 1..=count {
+            cluster.start_member(MemberId(id)).await;
+        }
+        cluster
+    }
+
+    fn config(&self, id: MemberId) -> MemberConfig {
+        let peer = &self.peers[&id];
+        let address = peer.peer_urls[0].strip_prefix("http://").unwrap().parse().unwrap();
+        MemberConfig {
+            id,
+            cluster_id: ClusterId(0xc),
+            name: peer.name.clone(),
+            data_dir: self.dir.path().join(&peer.name),
+            peers: self.peers.clone(),
+            peer_listen: vec![address],
+            client_urls: vec![format!("http://127.0.0.1:{}", 10_000 + id.0)],
+            timing: TIMING,
+            fsync: true,
+        }
+    }
+
+    async fn start_member(&mut self, id: MemberId) {
+        let member = Member::start(self.config(id)).await.unwrap();
+        self.members.insert(id, member);
+    }
+
+    async fn stop_member(&mut self, id: MemberId) {
+        self.members.remove(&id).unwrap().shutdown().await;
+    }
+
+    fn any(&self) -> &Member {
+        self.members.values().next().unwrap()
+    }
+
+    async fn leader(&self) -> MemberId {
+        let mut leadership = self.any().leadership();
+        within(async { leadership.wait_for(|now| now.leader.is_some()).await.unwrap().leader.unwrap() }).await
+    }
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, work).await.expect("within a minute")
+}
+
+fn put(key: &str, value: &str) -> Command {
+    let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
+    Command::Put(pb::PutRequest { key, value, ..Default::default() })
+}
+
+fn get(member: &Member, key: &str) -> Option<String> {
+    let request = pb::RangeRequest { key: Bytes::from(key.to_owned()), ..Default::default() };
+    let found = member.reader().range(&request).unwrap().kvs;
+    found.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let _ = tracing_subscriber::fmt().with_env_filter("warn,openraft=error").with_test_writer().try_init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+#[test]
+fn one_member_is_a_cluster_and_keeps_its_data() {
+    run(async {
+        let mut cluster = Cluster::start(1).await;
+        within(cluster.any().propose(put("k", "v"))).await.unwrap();
+        within(cluster.any().read_barrier()).await.unwrap();
+        assert_eq!(get(cluster.any(), "k").as_deref(), Some("v"));
+        let revision = cluster.any().reader().revision();
+        cluster.stop_member(MemberId(1)).await;
+        cluster.start_member(MemberId(1)).await;
+        within(cluster.any().read_barrier()).await.unwrap();
+        assert_eq!(get(cluster.any(), "k").as_deref(), Some("v"));
+        assert_eq!(cluster.any().reader().revision(), revision);
+        cluster.stop_member(MemberId(1)).await;
+    });
+}
+
+#[test]
+fn every_member_takes_writes_and_serves_linearizable_reads() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        for (id, member) in &cluster.members {
+            within(member.propose(put(&format!("from-{id}"), "v"))).await.unwrap();
+            for reader in cluster.members.values() {
+                within(reader.read_barrier()).await.unwrap();
+                assert_eq!(get(reader, &format!("from-{id}")).as_deref(), Some("v"));
+            }
+        }
+        let mut many = JoinSet::new();
+        for number in 0..300 {
+            let member = cluster.members[&MemberId(number % 3 + 1)].clone();
+            many.spawn(async move { member.propose(put(&format!("many-{number}"), "v")).await });
+        }
+        while let Some(answer) = within(many.join_next()).await {
+            assert!(matches!(answer.unwrap(), Ok(Response::Put(_))));
+        }
+        for member in cluster.members.values() {
+            within(member.read_barrier()).await.unwrap();
+            assert_eq!(member.reader().revision().0, 304, "three puts and three hundred after revision 1");
+        }
+        within(async {
+            loop {
+                let members = cluster.any().members();
+                if members.iter().all(|member| !member.name.is_empty()) {
+                    assert_eq!(members[1].client_ur_ls, ["http://127.0.0.1:10002"]);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn writes_go_on_after_the_leader_stops_and_it_catches_up_when_it_is_back() {
+    run(async {
+        let mut cluster = Cluster::start(3).await;
+        within(cluster.any().propose(put("before", "v"))).await.unwrap();
+        let leader = cluster.leader().await;
+        let started = Instant::now();
+        cluster.stop_member(leader).await;
+        within(cluster.any().propose(put("after", "v"))).await.unwrap();
+        eprintln!("stop and next write: {:?}", started.elapsed());
+        assert_ne!(cluster.leader().await, leader);
+        cluster.start_member(leader).await;
+        let back = &cluster.members[&leader];
+        within(back.read_barrier()).await.unwrap();
+        assert_eq!((get(back, "before").as_deref(), get(back, "after").as_deref()), (Some("v"), Some("v")));
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn a_restart_of_all_keeps_every_write() {
+    run(async {
+        let mut cluster = Cluster::start(3).await;
+        for number in 0..50 {
+            within(cluster.any().propose(put(&format!("k{number}"), "v"))).await.unwrap();
+        }
+        let ids: Vec<MemberId> = cluster.members.keys().copied().collect();
+        for id in &ids {
+            cluster.stop_member(*id).await;
+        }
+        for id in &ids {
+            cluster.start_member(*id).await;
+        }
+        for member in cluster.members.values() {
+            within(member.read_barrier()).await.unwrap();
+            assert_eq!(member.reader().revision().0, 51);
+            for number in 0..50 {
+                assert_eq!(get(member, &format!("k{number}")).as_deref(), Some("v"));
+            }
+        }
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn leases_are_renewed_through_any_member_and_expire_by_revoke() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let grant = |id, ttl| Command::LeaseGrant(pb::LeaseGrantRequest { id, ttl });
+        within(cluster.any().propose(grant(7, 60))).await.unwrap();
+        for member in cluster.members.values() {
+            assert_eq!(within(member.keep_alive(LeaseId(7))).await, Ok(60));
+            let times = within(member.time_to_live(LeaseId(7))).await.unwrap().unwrap();
+            assert_eq!(times.granted_s, 60);
+            assert_eq!(within(member.keep_alive(LeaseId(8))).await, Ok(0));
+            assert_eq!(within(member.time_to_live(LeaseId(8))).await, Ok(None));
+        }
+        within(cluster.any().propose(grant(9, 1))).await.unwrap();
+        let with_lease = Command::Put(pb::PutRequest { key: "short".into(), lease: 9, ..Default::default() });
+        within(cluster.any().propose(with_lease)).await.unwrap();
+        let mut changes = cluster.any().reader().lease_version();
+        within(async {
+            while cluster.any().reader().lease_keys(LeaseId(9)).is_some() {
+                changes.changed().await.unwrap();
+            }
+        })
+        .await;
+        within(cluster.any().read_barrier()).await.unwrap();
+        assert_eq!(get(cluster.any(), "short"), None);
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn leadership_moves_on_request() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        within(cluster.members[&leader].propose(put("k", "v"))).await.unwrap();
+        let to = *cluster.members.keys().find(|id| **id != leader).unwrap();
+        let unknown = cluster.members[&leader].transfer_leadership(Some(MemberId(99))).await;
+        assert_eq!(unknown, Err(StoreError::BadLeaderTransferee));
+        let from_follower = cluster.members[&to].transfer_leadership(Some(leader)).await;
+        assert_eq!(from_follower, Err(StoreError::NotLeader));
+        within(cluster.members[&leader].transfer_leadership(Some(to))).await.unwrap();
+        within(cluster.any().propose(put("k", "w"))).await.unwrap();
+        assert_eq!(cluster.members[&to].status().leader, Some(to));
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn a_directory_of_another_member_is_refused() {
+    run(async {
+        let mut cluster = Cluster::start(1).await;
+        cluster.stop_member(MemberId(1)).await;
+        let other = MemberConfig { cluster_id: ClusterId(0xd), ..cluster.config(MemberId(1)) };
+        let Err(StartError::Data { reason, .. }) = Member::start(other).await else { panic!("it started") };
+        assert_eq!(reason, "it belongs to member 1 of cluster c, but this is member 1 of cluster d");
+    });
+}
