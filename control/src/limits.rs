@@ -55,3 +55,15 @@ pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
 /// Bytes that the `copy` operations of one JSON patch may duplicate; more are answered 413.
 pub const JSON_PATCH_COPIED_SIZE_MAX: usize = 3 << 20;
+
+/// The least life of a ServiceAccount token; a shorter wish is refused with 422.
+pub const TOKEN_EXPIRATION_S_MIN: u64 = 600;
+
+/// The life of a ServiceAccount token when the request names none.
+pub const TOKEN_EXPIRATION_S_DEFAULT: u64 = 3600;
+
+/// The longest life of a ServiceAccount token; a longer wish gets this.
+pub const TOKEN_EXPIRATION_S_MAX: u64 = 1 << 32;
+
+/// How far the clocks of two servers may differ before a fresh token of one is refused by the other.
+pub const TOKEN_CLOCK_SKEW_S: u64 = 60;
