@@ -12,6 +12,10 @@ pub mod check;
 mod compactor;
 pub(crate) mod core;
 mod reader;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
@@ -74,6 +78,15 @@ pub enum OpenError {
     /// A record that this program did not write or cannot read.
     #[error("state database is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io(error) => error,
+            OpenError::Damaged(_) => io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    }
 }
 
 /// The single writer.
@@ -200,7 +213,7 @@ impl State {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn checkpoint(&self, dir: &Path) -> Result<Applied, OpenError> {
+    pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
         self.storage().checkpoint(dir)
     }
 
@@ -273,9 +286,9 @@ impl Storage {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn checkpoint(&self, dir: &Path) -> Result<Applied, OpenError> {
+    pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
         self.core.engine().checkpoint(dir)?;
-        core::read_applied(dir)
+        Ok(core::read_applied(dir)?)
     }
 
     /// Bytes committed but not flushed yet: what a crash would have to replay from the log.

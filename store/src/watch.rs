@@ -11,6 +11,8 @@ mod replay;
 mod response;
 pub mod ring;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use stream::{WatchHub, WatchStream, WatchStreamOptions};

@@ -181,6 +181,11 @@ impl Reader {
         WatchHub::new(self.hub.clone())
     }
 
+    #[cfg(test)]
+    pub(crate) fn nobody_watches(&self) -> bool {
+        self.hub.is_idle()
+    }
+
     /// Waits until what `revision` has compacted is physically gone (a compaction with `physical = true`).
     pub async fn compacted_physically(&self, revision: Revision) {
         // An error means that the state is gone, and with it whoever would answer.

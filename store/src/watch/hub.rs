@@ -176,6 +176,14 @@ impl Hub {
         }
     }
 
+    /// Whether nobody watches.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.inner.lock();
+        let unused = inner.groups.is_empty() && inner.by_interval.is_empty() && inner.by_key.is_empty();
+        unused && inner.by_range.is_empty() && !self.previous_wanted()
+    }
+
     /// What a watcher whose next revision is `next` finds.
     pub(crate) fn look(&self, registration: Registration, next: i64) -> Look {
         let inner = self.inner.lock();

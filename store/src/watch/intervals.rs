@@ -45,6 +45,11 @@ impl<T> Default for Intervals<T> {
 }
 
 impl<T> Intervals<T> {
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
     /// Adds a range that is not in the set yet.
     pub fn insert(&mut self, interval: Interval, value: T) {
         let mut hasher = DefaultHasher::new();
