@@ -135,12 +135,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the disk refuses, or what `visit` fails with.
-    pub fn scan<E: From<io::Error>>(
-        &self,
-        family: Family,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Step, E>,
-    ) -> Result<(), E> {
+    pub fn scan<E: From<io::Error>>(&self, family: Family, from: &[u8], visit: &mut Visit<'_, E>) -> Result<(), E> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mode = IteratorMode::From(from, Direction::Forward);
@@ -160,6 +155,9 @@ impl Engine {
         FAMILIES.iter().map(|family| size(*family).ok().flatten().unwrap_or(0)).sum()
     }
 }
+
+/// What a scan calls with each key and value.
+pub type Visit<'a, E> = dyn FnMut(&[u8], &[u8]) -> Result<Step, E> + 'a;
 
 /// Whether a scan goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -246,7 +246,7 @@ async fn filters_drop_kinds_and_silent_revisions() {
     let puts = created(&mut stream, filtered(FilterType::Nodelete)).await;
     harness.put("a", "1");
     harness.delete("a", "");
-    let mut seen = vec![next(&mut stream).await, next(&mut stream).await];
+    let mut seen = [next(&mut stream).await, next(&mut stream).await];
     seen.sort_by_key(|response| response.watch_id);
     assert_eq!((seen[0].watch_id, texts(&seen[0]).as_str()), (deletes, "3:-a"));
     assert_eq!((seen[1].watch_id, texts(&seen[1]).as_str()), (puts, "2:a=1"));
@@ -384,8 +384,7 @@ async fn a_replaying_watcher_keeps_the_stream_from_progress() {
 #[tokio::test]
 async fn periodic_progress_goes_to_quiet_watchers_that_ask() {
     let mut harness = Harness::new();
-    let options =
-        WatchStreamOptions { progress_interval: Duration::from_millis(50), ..WatchStreamOptions::default() };
+    let options = WatchStreamOptions { progress_interval: Duration::from_millis(50), ..WatchStreamOptions::default() };
     let mut stream = harness.reader().watch().stream_with(options);
     let notified = |request| pb::WatchCreateRequest { progress_notify: true, ..request };
     let quiet = created(&mut stream, notified(create("a", ""))).await;

@@ -134,10 +134,8 @@ fn the_digest_does_not_depend_on_physical_compaction() {
 
 #[tokio::test]
 async fn a_physical_compaction_can_be_waited_for() {
-    let mut harness = Harness::with(crate::state::StateOptions {
-        background_compaction: true,
-        ..crate::state::testing::options()
-    });
+    let mut harness =
+        Harness::with(crate::state::StateOptions { background_compaction: true, ..crate::state::testing::options() });
     for _ in 0..100 {
         harness.put("a", "1");
     }

@@ -89,7 +89,7 @@ fn name(key: u8) -> String {
 
 /// Some values are too large to be cached.
 fn value_of(value: u16) -> String {
-    if value % 5 == 0 { "x".repeat(5000 + usize::from(value)) } else { value.to_string() }
+    if value.is_multiple_of(5) { "x".repeat(5000 + usize::from(value)) } else { value.to_string() }
 }
 
 fn change() -> impl Strategy<Value = Step> {
@@ -138,15 +138,14 @@ fn compare(harness: &Harness, model: &Model) -> Result<(), TestCaseError> {
             prop_assert_eq!(answer, Err(StoreError::Compacted));
             continue;
         }
-        let expected: Vec<KeyValue> =
-            model.revisions[usize::try_from(revision).unwrap()].values().cloned().collect();
+        let expected: Vec<KeyValue> = model.revisions[usize::try_from(revision).unwrap()].values().cloned().collect();
         let answer = answer.unwrap();
         prop_assert_eq!(answer.count, i64::try_from(expected.len()).unwrap());
         prop_assert_eq!(&answer.kvs, &expected);
         let (from, to) = (name(u8::try_from(revision % 30).unwrap()), name(25));
         let part = pb::RangeRequest { revision, limit: 3, ..range(&from, &to) };
         let answer = reader.range(&part).unwrap();
-        let expected: Vec<_> = expected.into_iter().filter(|kv| from.as_bytes() <= &kv.key && kv.key < to).collect();
+        let expected: Vec<_> = expected.into_iter().filter(|kv| *from.as_bytes() <= kv.key && kv.key < to).collect();
         prop_assert_eq!(answer.count, i64::try_from(expected.len()).unwrap());
         prop_assert_eq!(answer.more, expected.len() > 3);
         prop_assert_eq!(&answer.kvs[..], &expected[..expected.len().min(3)]);

@@ -36,10 +36,9 @@ fn contradicting_puts_are_refused() {
 
 #[test]
 fn unknown_sort_options_are_refused() {
-    for request in [
-        pb::RangeRequest { sort_order: 3, ..range("a", "") },
-        pb::RangeRequest { sort_target: 5, ..range("a", "") },
-    ] {
+    for request in
+        [pb::RangeRequest { sort_order: 3, ..range("a", "") }, pb::RangeRequest { sort_target: 5, ..range("a", "") }]
+    {
         assert_eq!(check::range(&request), Err(StoreError::InvalidSortOption));
         refused(&txn(vec![range_op(request)]), StoreError::InvalidSortOption);
     }
@@ -69,7 +68,10 @@ fn a_key_is_not_put_twice_on_any_path() {
     refused(&txn(vec![put_op("a", "1"), txn_op(txn(vec![put_op("a", "2")]))]), StoreError::DuplicateKey);
     let failing = pb::TxnRequest { failure: vec![delete_op("a", "")], ..pb::TxnRequest::default() };
     refused(&txn(vec![txn_op(failing), put_op("a", "1")]), StoreError::DuplicateKey);
-    refused(&pb::TxnRequest { failure: vec![put_op("a", "1"), put_op("a", "2")], ..txn(vec![]) }, StoreError::DuplicateKey);
+    refused(
+        &pb::TxnRequest { failure: vec![put_op("a", "1"), put_op("a", "2")], ..txn(vec![]) },
+        StoreError::DuplicateKey,
+    );
 }
 
 #[test]

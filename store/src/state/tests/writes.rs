@@ -69,10 +69,9 @@ fn ignore_value_keeps_the_value_and_ignore_lease_the_lease() {
 #[test]
 fn ignoring_value_or_lease_of_a_missing_key_is_key_not_found() {
     let mut harness = Harness::new();
-    for request in [
-        pb::PutRequest { ignore_value: true, ..put("a", "") },
-        pb::PutRequest { ignore_lease: true, ..put("a", "1") },
-    ] {
+    for request in
+        [pb::PutRequest { ignore_value: true, ..put("a", "") }, pb::PutRequest { ignore_lease: true, ..put("a", "1") }]
+    {
         assert_eq!(harness.run(&Command::Put(request)), Err(StoreError::KeyNotFound));
     }
     assert_eq!(harness.revision(), 1);
@@ -152,10 +151,8 @@ fn a_value_too_large_for_the_cache_is_read_from_the_database() {
 
 #[test]
 fn the_value_cache_stays_within_its_budget_and_forgets_nothing() {
-    let mut harness = Harness::with(crate::state::StateOptions {
-        value_cache_bytes: 10_000,
-        ..crate::state::testing::options()
-    });
+    let mut harness =
+        Harness::with(crate::state::StateOptions { value_cache_bytes: 10_000, ..crate::state::testing::options() });
     for n in 0..500 {
         harness.put(&format!("key{n:03}"), &"v".repeat(100));
     }
