@@ -125,7 +125,7 @@ impl<K: Object> Store<K> {
     /// Takes an event of the watch; returns what it changed.
     pub fn feed(&mut self, event: Feed<K>) -> Vec<Change<K>> {
         match event {
-            Feed::Apply(object) => self.watched(object).into_iter().collect(),
+            Feed::Apply(object) => self.watched(object),
             Feed::Delete(object) => self.gone(&object).into_iter().collect(),
             Feed::Init => {
                 self.listing = Some(BTreeMap::new());
@@ -155,23 +155,31 @@ impl<K: Object> Store<K> {
             .map(|(_, object)| Arc::clone(object))
             .collect();
         let mut changes: Vec<Change<K>> = lost.iter().filter_map(|object| self.gone(object)).collect();
-        changes.extend(listing.into_values().filter_map(|object| self.watched(object)));
+        changes.extend(listing.into_values().flat_map(|object| self.watched(object)));
         changes
     }
 
-    fn watched(&mut self, object: Arc<K>) -> Option<Change<K>> {
+    fn watched(&mut self, object: Arc<K>) -> Vec<Change<K>> {
         if self.tombstones.contains(object.uid()) {
-            return None;
+            return Vec::new();
         }
         let key = object.key();
         if self.unconfirmed.get(&key).is_some_and(|(uid, _)| uid == object.uid()) {
             self.unconfirmed.remove(&key);
         }
         // A watch that restarts may repeat older states than an answer told us.
-        let newer = self.objects.get(&key).is_none_or(|old| {
-            old.uid() != object.uid() || old.resource_version_number() < object.resource_version_number()
+        let is_old = self.objects.get(&key).is_some_and(|old| {
+            old.uid() == object.uid() && old.resource_version_number() >= object.resource_version_number()
         });
-        newer.then(|| self.put(key, object))
+        if is_old { Vec::new() } else { self.replace(key, object) }
+    }
+
+    /// Another object of the same name is the end of the one before: nobody may take the one for the other.
+    fn replace(&mut self, key: Key, object: Arc<K>) -> Vec<Change<K>> {
+        let predecessor = self.objects.get(&key).filter(|old| old.uid() != object.uid()).cloned();
+        let mut changes: Vec<Change<K>> = predecessor.and_then(|old| self.take(&key, old.uid())).into_iter().collect();
+        changes.push(self.put(key, object));
+        changes
     }
 
     fn gone(&mut self, object: &Arc<K>) -> Option<Change<K>> {
@@ -191,21 +199,21 @@ impl<K: Object> Store<K> {
     }
 
     /// Takes the object that a write of ours answered with.
-    pub fn written(&mut self, object: Arc<K>, now: Timestamp) -> Option<Change<K>> {
+    pub fn written(&mut self, object: Arc<K>, now: Timestamp) -> Vec<Change<K>> {
         let uid = object.uid();
         if self.tombstones.contains(uid) || self.buried.iter().any(|b| b == uid) {
-            return None;
+            return Vec::new();
         }
         let key = object.key();
-        match self.objects.get(&key) {
-            Some(old) if old.uid() == uid && old.resource_version_number() >= object.resource_version_number() => None,
-            Some(old) if old.uid() == uid => Some(self.put(key, object)),
-            Some(_) | None => {
-                let deadline = now + limits::UNCONFIRMED_WRITE_KEPT;
-                self.unconfirmed.insert(key.clone(), (uid.to_owned(), deadline));
-                Some(self.put(key, object))
-            }
+        let known = self.objects.get(&key).filter(|old| old.uid() == uid);
+        if known.is_some_and(|old| old.resource_version_number() >= object.resource_version_number()) {
+            return Vec::new();
         }
+        if known.is_none() {
+            let deadline = now + limits::UNCONFIRMED_WRITE_KEPT;
+            self.unconfirmed.insert(key.clone(), (uid.to_owned(), deadline));
+        }
+        self.replace(key, object)
     }
 
     /// Takes that a delete of ours removed the object for good.

@@ -127,10 +127,16 @@ impl Cluster {
         }
     }
 
-    /// Whether every kind has been listed.
+    /// Whether every kind has been listed, those followed by metadata too.
     #[must_use]
     pub fn is_listed(&self) -> bool {
-        let mut listed = self.root_cas.is_listed() && self.others.values().all(Store::is_listed);
+        self.is_ready() && self.others.values().all(Store::is_listed)
+    }
+
+    /// Whether every kind that is followed whole has been listed: what most controllers need.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let mut listed = self.root_cas.is_listed();
         macro_rules! all_listed {
             ($($variant:ident, $field:ident, $type:ty, $resource:expr;)*) => { $(listed &= self.$field.is_listed();)* };
         }
@@ -159,22 +165,24 @@ impl Cluster {
 
     /// Takes the object that a write of ours answered with. An answer that is not of the kind changes nothing.
     pub fn written(&mut self, resource: &Resource, object: Value, now: Timestamp) -> Vec<Changed> {
+        fn read<K: serde::de::DeserializeOwned>(object: Value) -> Option<Arc<K>> {
+            serde_json::from_value(object).ok().map(Arc::new)
+        }
         macro_rules! dispatch {
             ($($variant:ident, $field:ident, $type:ty, $resource:expr;)*) => {
                 $(if *resource == $resource {
-                    serde_json::from_value::<$type>(object).ok().and_then(|object| {
-                        self.$field.written(Arc::new(object), now).map(Changed::$variant)
-                    })
+                    let changes = read::<$type>(object).map(|object| self.$field.written(object, now));
+                    changes.into_iter().flatten().map(Changed::$variant).collect()
                 } else)* if *resource == Resource::CONFIG_MAP {
-                    serde_json::from_value::<ConfigMap>(object).ok().filter(|o| o.name() == ROOT_CA).and_then(|object| {
-                        self.root_cas.written(Arc::new(object), now).map(Changed::RootCa)
-                    })
+                    let object = read::<ConfigMap>(object).filter(|o| o.name() == ROOT_CA);
+                    let changes = object.map(|object| self.root_cas.written(object, now));
+                    changes.into_iter().flatten().map(Changed::RootCa).collect()
                 } else {
-                    None
+                    Vec::new()
                 }
             };
         }
-        let changed: Vec<Changed> = with_kinds!(dispatch).into_iter().collect();
+        let changed: Vec<Changed> = with_kinds!(dispatch);
         self.note(&changed, now);
         changed
     }

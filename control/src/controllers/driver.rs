@@ -96,7 +96,7 @@ impl Driver {
 
     fn start_work(&mut self) {
         // Before the first whole lists everything would look like missing.
-        if !self.started && self.cluster.is_listed() {
+        if !self.started && self.cluster.is_ready() {
             self.started = true;
             tracing::info!(pods = self.cluster.pods.len(), nodes = self.cluster.nodes.len(), "controllers started");
         }

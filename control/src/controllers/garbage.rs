@@ -13,6 +13,7 @@ use super::action::{Action, Attempt, EventRecord, Key, Plan, Propagation, Step, 
 use super::cluster::{Changed, Cluster, with_kinds};
 use super::controller::Controller;
 use super::graph::{Graph, Vertex};
+use super::limits;
 use super::meta::Object;
 
 /// The garbage collector. Its keys are uids.
@@ -56,9 +57,13 @@ impl Controller for Garbage {
         with_kinds!(dispatch);
     }
 
-    fn reconcile(&self, cluster: &Cluster, key: &Key, _attempt: &Attempt, _now: Timestamp) -> Plan {
+    fn reconcile(&self, cluster: &Cluster, key: &Key, _attempt: &Attempt, now: Timestamp) -> Plan {
         let graph = &cluster.graph;
         let Some(vertex) = graph.get(&key.name) else { return Plan::nothing() };
+        if vertex.terminating && !cluster.is_listed() {
+            // Dependents of a kind that is not listed yet would be passed over.
+            return Plan { wake_at: Some(now + limits::UNLISTED_RETRY), ..Plan::nothing() };
+        }
         if vertex.terminating && vertex.has_finalizer(ORPHAN) {
             orphan_dependents(graph, vertex)
         } else if vertex.waits_for_dependents() {

@@ -43,3 +43,5 @@ pub const ORPHANED_POD_GRACE: Duration = Duration::from_secs(40);
 pub const ENDPOINTS_MAX: usize = 1000;
 /// Objects listed at once when a namespace is emptied.
 pub const LIST_PAGE: u32 = 500;
+/// How soon an owner is looked at again that cannot be judged because not all kinds are listed.
+pub const UNLISTED_RETRY: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@
 //! the agent's word. Controllers that count pods do not wait for that: a pod marked for deletion is replaced at once.
 
 pub use eviction::Evictions;
+pub(crate) use eviction::tolerates;
 pub use health::NodeHealth;
 
 mod eviction;

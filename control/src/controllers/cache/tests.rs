@@ -41,7 +41,7 @@ fn a_list_replaces_what_was_known() {
 #[test]
 fn an_answer_counts_before_the_watch_has_it_and_the_watch_does_not_go_back() {
     let mut store = store();
-    assert!(store.written(pod("a", "1", 5), at(0)).is_some());
+    assert!(!store.written(pod("a", "1", 5), at(0)).is_empty());
     assert!(store.feed(Feed::Apply(pod("a", "1", 4))).is_empty());
     assert_eq!(names(&store), ["1@5"]);
     assert_eq!(store.feed(Feed::Apply(pod("a", "1", 6))).len(), 1);
@@ -65,7 +65,7 @@ fn a_late_answer_does_not_revive_what_the_watch_removed() {
     let mut store = store();
     store.feed(Feed::Apply(pod("a", "1", 1)));
     store.feed(Feed::Delete(pod("a", "1", 2)));
-    assert!(store.written(pod("a", "1", 1), at(0)).is_none());
+    assert!(store.written(pod("a", "1", 1), at(0)).is_empty());
     assert!(store.is_empty());
 }
 
@@ -100,4 +100,14 @@ fn the_index_follows_the_objects() {
     assert_eq!(store.by(&Index::Node("node-of-2".into())).count(), 1);
     store.feed(Feed::Delete(pod("a", "1", 3)));
     assert_eq!(store.by(&Index::Node("node-of-2".into())).count(), 0);
+}
+
+#[test]
+fn another_object_of_the_name_is_an_end_and_a_beginning() {
+    let mut store = store();
+    store.feed(Feed::Apply(pod("a", "1", 1)));
+    let changes = store.feed(Feed::Apply(pod("a", "2", 5)));
+    let ends: Vec<(bool, bool)> = changes.iter().map(|c| (c.old.is_some(), c.new.is_some())).collect();
+    assert_eq!(ends, [(true, false), (false, true)]);
+    assert_eq!(store.by(&Index::Node("node-of-1".into())).count(), 0);
 }

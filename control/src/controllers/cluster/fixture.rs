@@ -27,6 +27,24 @@ impl Cluster {
         for object in objects {
             self.put(object, now());
         }
+        self.listed()
+    }
+
+    /// As if all lists had been seen.
+    fn listed(mut self) -> Self {
+        macro_rules! list {
+            ($($variant:ident, $field:ident, $type:ty, $resource:expr;)*) => {
+                $(let objects: Vec<_> = self.$field.iter().cloned().collect();
+                self.$field.feed(Feed::Init);
+                objects.into_iter().for_each(|o| drop(self.$field.feed(Feed::InitApply(o))));
+                self.$field.feed(Feed::InitDone);)*
+            };
+        }
+        with_kinds!(list);
+        self.root_cas.feed(Feed::Init);
+        let root_cas: Vec<_> = self.root_cas.iter().cloned().collect();
+        root_cas.into_iter().for_each(|o| drop(self.root_cas.feed(Feed::InitApply(o))));
+        self.root_cas.feed(Feed::InitDone);
         self
     }
 
