@@ -54,10 +54,10 @@ pub struct StateOptions {
 impl Default for StateOptions {
     fn default() -> Self {
         Self {
-            block_cache_bytes: 16 << 20,
-            write_buffer_bytes: 16 << 20,
-            value_cache_bytes: 32 << 20,
-            watch_ring_bytes: 32 << 20,
+            block_cache_bytes: 8 << 20,
+            write_buffer_bytes: 8 << 20,
+            value_cache_bytes: 16 << 20,
+            watch_ring_bytes: 16 << 20,
             background_compaction: true,
         }
     }
@@ -250,10 +250,10 @@ impl State {
         self.stage.floor = contents.index.floor();
         self.compactor.replace(compacted, || self.core.replace(engine.clone(), contents));
         self.applied = applied;
-        self.engine = engine;
+        // It may still be read for a moment.
+        mem::replace(&mut self.engine, engine).doom();
         self.generation = generation;
         self.hub.reset(self.stage.revision);
-        // The old database may still be read for a moment; its directory is removed when the state is next opened.
         Ok(())
     }
 

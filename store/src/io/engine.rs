@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -50,7 +51,23 @@ pub struct EngineOptions {
 
 pub struct Engine {
     db: DB,
+    /// After `db`, so that the files are closed when they are removed.
+    files: Files,
+}
+
+/// The directory of a database, and whether it goes when the database is closed.
+struct Files {
     path: PathBuf,
+    doomed: AtomicBool,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if *self.doomed.get_mut() {
+            // What is left over is removed when the state is next opened.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
 impl Engine {
@@ -64,7 +81,7 @@ impl Engine {
             ColumnFamilyDescriptor::new(family.name(), family_options(&cache, buffer))
         });
         let db = DB::open_cf_descriptors(&database_options(options), path, families).map_err(failure)?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db, files: Files { path: path.to_owned(), doomed: AtomicBool::new(false) } })
     }
 
     /// Opens a database for a look inside, leaving its files as they are.
@@ -74,12 +91,12 @@ impl Engine {
     pub fn open_read_only(path: &Path) -> io::Result<Self> {
         let names = FAMILIES.map(Family::name);
         let db = DB::open_cf_for_read_only(&Options::default(), path, names, false).map_err(failure)?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db, files: Files { path: path.to_owned(), doomed: AtomicBool::new(false) } })
     }
 
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Has the files removed once nobody uses this database any more.
+    pub fn doom(&self) {
+        self.files.doomed.store(true, Ordering::Relaxed);
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {

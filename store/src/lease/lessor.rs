@@ -111,3 +111,94 @@ impl Lessor {
 fn ttl(seconds: i64) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: LeaseId = LeaseId(1);
+    const B: LeaseId = LeaseId(2);
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn leading(leases: &[(LeaseId, i64)]) -> Lessor {
+        let mut lessor = Lessor::default();
+        lessor.promote(s(100), leases.iter().copied(), s(0));
+        lessor
+    }
+
+    #[test]
+    fn a_lease_ends_after_its_time_and_not_before() {
+        let mut lessor = leading(&[(A, 10)]);
+        assert_eq!(lessor.next_deadline(), Some(s(110)));
+        assert!(lessor.expired(s(110) - Duration::from_millis(1)).is_empty());
+        assert_eq!(lessor.expired(s(110)), [A]);
+    }
+
+    #[test]
+    fn renewing_gives_the_full_time_again() {
+        let mut lessor = leading(&[(A, 10)]);
+        assert_eq!(lessor.renew(A, s(108)), Some(10));
+        assert!(lessor.expired(s(117)).is_empty());
+        assert_eq!(lessor.remaining(A, s(112)), Some((6, 10)));
+        assert_eq!(lessor.renew(B, s(108)), None);
+    }
+
+    #[test]
+    fn an_expired_lease_is_not_renewed_even_before_its_revoke() {
+        let mut lessor = leading(&[(A, 10)]);
+        assert_eq!(lessor.renew(A, s(110)), None, "its time is over, though nobody has asked yet");
+        lessor.expired(s(110));
+        assert_eq!(lessor.renew(A, s(111)), None);
+        assert_eq!(lessor.remaining(A, s(111)), Some((0, 10)));
+    }
+
+    #[test]
+    fn a_revoke_that_got_lost_is_asked_for_again() {
+        let mut lessor = leading(&[(A, 10)]);
+        assert_eq!(lessor.expired(s(110)), [A]);
+        assert!(lessor.expired(s(110)).is_empty());
+        assert_eq!(lessor.expired(s(110) + limits::LEASE_REVOKE_RETRY), [A]);
+        lessor.revoked(A);
+        assert_eq!(lessor.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_lease_its_full_time_and_the_gap() {
+        let mut lessor = leading(&[(A, 10)]);
+        lessor.promote(s(200), [(A, 10), (B, 20)], s(3));
+        assert!(lessor.expired(s(212)).is_empty());
+        assert_eq!(lessor.expired(s(213)), [A]);
+        assert_eq!(lessor.expired(s(223)), [A, B], "the first one still waits for its revoke");
+    }
+
+    #[test]
+    fn only_a_leader_knows_deadlines() {
+        let mut lessor = leading(&[(A, 10)]);
+        lessor.demote();
+        assert_eq!((lessor.renew(A, s(101)), lessor.remaining(A, s(101))), (None, None));
+        assert_eq!(lessor.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_crowd_expires_in_bounded_batches_oldest_first() {
+        let many = i64::try_from(limits::LEASE_EXPIRE_BATCH).unwrap() + 10;
+        let leases: Vec<_> = (0..many).map(|n| (LeaseId(many - n), 10 + n / 1000)).collect();
+        let mut lessor = leading(&leases);
+        assert_eq!(lessor.expired(s(111)).len(), limits::LEASE_EXPIRE_BATCH);
+        assert_eq!(lessor.expired(s(111)).len(), 10);
+        assert!(lessor.expired(s(111)).is_empty());
+    }
+
+    #[test]
+    fn granting_and_revoking_follow_the_log() {
+        let mut lessor = leading(&[]);
+        lessor.granted(A, 5, s(100));
+        lessor.granted(B, 50, s(100));
+        lessor.revoked(A);
+        assert_eq!(lessor.next_deadline(), Some(s(150)));
+        lessor.revoked(LeaseId(77));
+    }
+}

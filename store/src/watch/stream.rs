@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::Event;
 use tokio::time::{Interval as Ticks, MissedTickBehavior};
@@ -135,6 +136,12 @@ impl WatchStream {
     /// The next response; cancel-safe. `header.revision` is set, the rest of the header is the edge's.
     pub async fn next(&mut self) -> pb::WatchResponse {
         loop {
+            // Busy watchers must not keep the quiet ones from hearing of progress.
+            if let Some(ticks) = &mut self.ticks
+                && ticks.tick().now_or_never().is_some()
+            {
+                self.tick();
+            }
             if let Some(response) = self.ready() {
                 return response;
             }

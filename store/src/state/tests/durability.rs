@@ -118,6 +118,7 @@ fn a_checkpoint_installed_elsewhere_is_the_same_state() {
     drop(reader);
     let follower = follower.reopen();
     assert_eq!(everything(&follower), "a=leased b=2");
+    assert!(follower.path("state").join("db.2").exists());
     assert!(!follower.path("state").join("db.1").exists(), "the replaced database is gone");
 }
 
