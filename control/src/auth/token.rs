@@ -126,8 +126,7 @@ impl SigningKey {
         };
         let header = json!({"alg": "ES256", "kid": self.id, "typ": "JWT"});
         let payload = serde_json::to_vec(&payload).expect("a payload is plain JSON");
-        let mut token =
-            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
+        let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload));
         let signature =
             self.pair.sign(&self.random, token.as_bytes()).map_err(|_| ApiError::internal("cannot sign a token"))?;
         token.push('.');
@@ -235,7 +234,8 @@ mod tests {
         let (token, _) = ours.mint(&request(), 1_000, "id").unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let header = signed.split_once('.').unwrap().0;
-        let (other, _) = ours.mint(&TokenRequest { service_account: "root".to_owned(), ..request() }, 1_000, "id").unwrap();
+        let (other, _) =
+            ours.mint(&TokenRequest { service_account: "root".to_owned(), ..request() }, 1_000, "id").unwrap();
         let other_payload = other.split('.').nth(1).unwrap();
         let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         for forged in [

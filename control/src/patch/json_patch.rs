@@ -47,13 +47,31 @@ mod tests {
     fn each_operation_does_what_the_rfc_says() {
         let doc = json!({"a": 1, "l": ["x", "y"], "o": {"~/": true}});
         for (ops, expected) in [
-            (json!([{"op": "add", "path": "/b", "value": 2}]), json!({"a": 1, "l": ["x", "y"], "o": {"~/": true}, "b": 2})),
-            (json!([{"op": "add", "path": "/l/-", "value": "z"}]), json!({"a": 1, "l": ["x", "y", "z"], "o": {"~/": true}})),
-            (json!([{"op": "add", "path": "/l/0", "value": "z"}]), json!({"a": 1, "l": ["z", "x", "y"], "o": {"~/": true}})),
+            (
+                json!([{"op": "add", "path": "/b", "value": 2}]),
+                json!({"a": 1, "l": ["x", "y"], "o": {"~/": true}, "b": 2}),
+            ),
+            (
+                json!([{"op": "add", "path": "/l/-", "value": "z"}]),
+                json!({"a": 1, "l": ["x", "y", "z"], "o": {"~/": true}}),
+            ),
+            (
+                json!([{"op": "add", "path": "/l/0", "value": "z"}]),
+                json!({"a": 1, "l": ["z", "x", "y"], "o": {"~/": true}}),
+            ),
             (json!([{"op": "remove", "path": "/o/~0~1"}]), json!({"a": 1, "l": ["x", "y"], "o": {}})),
-            (json!([{"op": "replace", "path": "/a", "value": null}]), json!({"a": null, "l": ["x", "y"], "o": {"~/": true}})),
-            (json!([{"op": "move", "from": "/a", "path": "/o/a"}]), json!({"l": ["x", "y"], "o": {"~/": true, "a": 1}})),
-            (json!([{"op": "copy", "from": "/a", "path": "/c"}]), json!({"a": 1, "l": ["x", "y"], "o": {"~/": true}, "c": 1})),
+            (
+                json!([{"op": "replace", "path": "/a", "value": null}]),
+                json!({"a": null, "l": ["x", "y"], "o": {"~/": true}}),
+            ),
+            (
+                json!([{"op": "move", "from": "/a", "path": "/o/a"}]),
+                json!({"l": ["x", "y"], "o": {"~/": true, "a": 1}}),
+            ),
+            (
+                json!([{"op": "copy", "from": "/a", "path": "/c"}]),
+                json!({"a": 1, "l": ["x", "y"], "o": {"~/": true}, "c": 1}),
+            ),
             (json!([{"op": "test", "path": "/a", "value": 1}]), doc.clone()),
         ] {
             assert_eq!(patched(&doc, &ops), Ok(expected), "{ops}");
@@ -72,9 +90,8 @@ mod tests {
 
     #[test]
     fn too_many_operations_and_too_much_copying_are_413() {
-        let ops: Vec<Value> = (0..=limits::JSON_PATCH_OPERATIONS_MAX)
-            .map(|_| json!({"op": "test", "path": "/a", "value": 1}))
-            .collect();
+        let ops: Vec<Value> =
+            (0..=limits::JSON_PATCH_OPERATIONS_MAX).map(|_| json!({"op": "test", "path": "/a", "value": 1})).collect();
         assert_eq!(patched(&json!({"a": 1}), &json!(ops)), Err(413));
         // Each copy doubles the document: 40 of them would be a terabyte.
         let ops: Vec<Value> = (0..40).map(|_| json!({"op": "copy", "from": "/l", "path": "/l/-"})).collect();

@@ -134,7 +134,12 @@ fn apply_item_directives(
     Ok((items, plain))
 }
 
-fn merge_items(mut items: Vec<Value>, change: &[Value], key: &'static str, schema: Schema) -> Result<Vec<Value>, ApiError> {
+fn merge_items(
+    mut items: Vec<Value>,
+    change: &[Value],
+    key: &'static str,
+    schema: Schema,
+) -> Result<Vec<Value>, ApiError> {
     for item in change {
         let (Some(value), Value::Object(change)) = (item.get(key), item) else {
             return Err(no_merge_key(item, key));
@@ -206,9 +211,8 @@ fn retain_keys(original: &mut Object, patch: &Object, kept: &Value) -> Result<()
     let malformed = || ApiError::bad_request("invalid patch format of retainKeys");
     let kept: Vec<&str> = kept.as_array().ok_or_else(malformed)?.iter().filter_map(Value::as_str).collect();
     let is_directive = |key: &str| key.starts_with(SET_ELEMENT_ORDER) || key.starts_with(DELETE_FROM_PRIMITIVE_LIST);
-    let is_covered = |(key, value): (&String, &Value)| {
-        value.is_null() || is_directive(key) || kept.contains(&key.as_str())
-    };
+    let is_covered =
+        |(key, value): (&String, &Value)| value.is_null() || is_directive(key) || kept.contains(&key.as_str());
     if !patch.iter().all(is_covered) {
         return Err(malformed());
     }

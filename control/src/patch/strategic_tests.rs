@@ -40,9 +40,7 @@ fn apply_changes_the_image_of_one_container() {
 
 #[test]
 fn apply_deletes_a_variable_and_reorders_the_rest() {
-    let env = |items: Value| {
-        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": items}]}}}})
-    };
+    let env = |items: Value| json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": items}]}}}});
     let doc = env(json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}, {"name": "C", "value": "3"}]));
     let patch = json!({"spec": {"template": {"spec": {
         "$setElementOrder/containers": [{"name": "c"}],
@@ -67,7 +65,8 @@ fn templates_of_every_workload_merge_like_pods() {
 fn a_variable_changes_from_value_to_source_with_a_null() {
     let doc = json!({"spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": "1"}]}]}});
     let source = json!({"fieldRef": {"fieldPath": "metadata.name"}});
-    let patch = json!({"spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": null, "valueFrom": source}]}]}});
+    let patch =
+        json!({"spec": {"containers": [{"name": "c", "env": [{"name": "A", "value": null, "valueFrom": source}]}]}});
     let expected = json!({"spec": {"containers": [{"name": "c", "env": [{"name": "A", "valueFrom": source}]}]}});
     check(POD, &doc, &patch, &expected);
 }
@@ -110,8 +109,12 @@ fn owner_references_merge_by_uid_and_conditions_by_type() {
     let expected = json!({"metadata": {"ownerReferences": [{"uid": "1", "name": "a", "controller": true}, {"uid": "2"}]},
         "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "True"}]}});
     check(POD, &doc, &patch, &expected);
-    check(("v1", "Node"), &json!({"status": doc["status"]}), &json!({"status": patch["status"]}),
-        &json!({"status": expected["status"]}));
+    check(
+        ("v1", "Node"),
+        &json!({"status": doc["status"]}),
+        &json!({"status": patch["status"]}),
+        &json!({"status": expected["status"]}),
+    );
 }
 
 #[test]
@@ -154,7 +157,8 @@ fn patch_replace_and_delete_act_on_objects_and_lists() {
         "containers": [{"name": "a"}, {"name": "b"}]}});
     let patch = json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}},
         "spec": {"nodeSelector": {"$patch": "delete"}, "containers": [{"$patch": "replace"}, {"name": "z"}]}});
-    let expected = json!({"metadata": {"labels": {"b": "2"}}, "spec": {"nodeSelector": {}, "containers": [{"name": "z"}]}});
+    let expected =
+        json!({"metadata": {"labels": {"b": "2"}}, "spec": {"nodeSelector": {}, "containers": [{"name": "z"}]}});
     check(POD, &doc, &patch, &expected);
     let unknown = json!({"spec": {"containers": [{"$patch": "twist", "name": "a"}]}});
     assert_eq!(refused(POD, &doc, &unknown), 400);

@@ -182,12 +182,7 @@ fn decode_item(
 }
 
 /// A map is a list of {1: key, 2: value} messages. A missing value is the zero of its type.
-fn decode_entry(
-    field: &'static Field,
-    tag: u32,
-    wire: Wire<'_>,
-    depth: u32,
-) -> Result<(String, Value), DecodeError> {
+fn decode_entry(field: &'static Field, tag: u32, wire: Wire<'_>, depth: u32) -> Result<(String, Value), DecodeError> {
     let mut key = String::new();
     let mut value = None;
     let mut entry = Reader::new(wire.bytes(tag)?);

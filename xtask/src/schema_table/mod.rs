@@ -79,7 +79,8 @@ fn source(wanted: (&str, &str)) -> Result<PathBuf, Failure> {
     fs::write(package.join("Cargo.toml"), manifest).map_err(|e| told(&package, &e))?;
     fs::write(package.join("lib.rs"), "").map_err(|e| told(&package, &e))?;
     run(cargo("fetch").current_dir(&package))?;
-    unpacked(wanted).ok_or_else(|| Failure::new(format!("cargo fetched {name} {version}, but it is not in the registry")))
+    unpacked(wanted)
+        .ok_or_else(|| Failure::new(format!("cargo fetched {name} {version}, but it is not in the registry")))
 }
 
 fn unpacked((name, version): (&str, &str)) -> Option<PathBuf> {
@@ -116,7 +117,8 @@ impl Facts {
 
 /// Whether a message is the root of what is written.
 fn wanted(name: &str) -> bool {
-    BODIES.contains(&name) || PACKAGES.iter().any(|package| name.strip_prefix(package).is_some_and(|n| n.starts_with('.')))
+    BODIES.contains(&name)
+        || PACKAGES.iter().any(|package| name.strip_prefix(package).is_some_and(|n| n.starts_with('.')))
 }
 
 fn table(messages: &BTreeMap<String, JsonMessage>, tags: &ProtoMessages, facts: &Facts) -> String {

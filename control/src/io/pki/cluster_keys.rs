@@ -101,9 +101,5 @@ fn winner(answer: TxnResponse) -> Result<ClusterKeys, PkiError> {
         _ => None,
     });
     let mut next = |name| values.next().flatten().ok_or(PkiError::Incomplete(name));
-    Ok(ClusterKeys {
-        ca_cert: next(CA_CERT)?,
-        ca_key: next(CA_KEY)?,
-        service_account_key: next(SERVICE_ACCOUNT_KEY)?,
-    })
+    Ok(ClusterKeys { ca_cert: next(CA_CERT)?, ca_key: next(CA_KEY)?, service_account_key: next(SERVICE_ACCOUNT_KEY)? })
 }

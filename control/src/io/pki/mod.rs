@@ -227,8 +227,7 @@ fn new_keys() -> Result<ClusterKeys, PkiError> {
     let ca_key = KeyPair::generate()?;
     let mut params = params("kontiki-ca", &[], CA_YEARS);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(ClusterKeys {
         ca_cert: params.self_signed(&ca_key)?.pem(),
         ca_key: ca_key.serialize_pem(),

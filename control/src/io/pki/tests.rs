@@ -122,10 +122,18 @@ async fn a_lost_store_is_seeded_from_the_cache() {
 async fn the_serving_certificate_has_every_name_of_an_api_server() {
     let folder = tempfile::tempdir().unwrap();
     let pki = open(&Store::default(), folder.path()).await;
-    let serving = pki.issue_server(&["host.example".to_owned(), "bad name".to_owned()], &["192.0.2.7".parse().unwrap()]);
+    let serving =
+        pki.issue_server(&["host.example".to_owned(), "bad name".to_owned()], &["192.0.2.7".parse().unwrap()]);
     let (serving, admin) = (serving.unwrap(), pki.issue_admin().unwrap());
-    let names =
-        ["127.0.0.1", "::1", "localhost", "kubernetes.default.svc.cluster.local", "10.96.0.1", "192.0.2.7", "host.example"];
+    let names = [
+        "127.0.0.1",
+        "::1",
+        "localhost",
+        "kubernetes.default.svc.cluster.local",
+        "10.96.0.1",
+        "192.0.2.7",
+        "host.example",
+    ];
     for name in names {
         let done = handshake(pki.server_tls(&serving).unwrap(), pki.client_tls(&admin).unwrap(), name);
         assert!(done.is_ok(), "{name}: {:?}", done.err());

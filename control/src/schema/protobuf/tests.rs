@@ -15,7 +15,8 @@ fn check(body: &str, api_version: &str, expected: Value) {
 /// `kubectl create configmap settings --from-literal=color=blue --from-literal=empty=`
 #[test]
 fn a_config_map_of_kubectl() {
-    let body = "azhzAAoPCgJ2MRIJQ29uZmlnTWFwEjQKGAoIc2V0dGluZ3MSABoAIgAqADIAOABCABINCgVjb2xvchIEYmx1ZRIJCgVlbXB0eRIAGgAiAA==";
+    let body =
+        "azhzAAoPCgJ2MRIJQ29uZmlnTWFwEjQKGAoIc2V0dGluZ3MSABoAIgAqADIAOABCABINCgVjb2xvchIEYmx1ZRIJCgVlbXB0eRIAGgAiAA==";
     let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
         "data": {"color": "blue", "empty": ""}});
     check(body, "v1", expected);
@@ -36,8 +37,7 @@ fn a_job_of_kubectl() {
     let body = "azhzAAoPCghiYXRjaC92MRIDSm9iEooBChIKAnBpEgAaACIAKgAyADgAQgASajJoChAKABIAGgAiACoAMgA4AEIAElQSMQoCcGkSBHBlcmwa\
         BHBlcmwaAi1lGgdwcmludCAxKgBCAGoAcgCAAQCIAQCQAQCiAQAaBU5ldmVyMgBCAEoAUgBYAGAAaACCAQCKAQCaAQDCAQAaCCAAKAAwADoAGgAi\
         AA==";
-    let container =
-        json!({"name": "pi", "image": "perl", "command": ["perl", "-e", "print 1"], "resources": {}});
+    let container = json!({"name": "pi", "image": "perl", "command": ["perl", "-e", "print 1"], "resources": {}});
     let expected = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "pi"}, "status": {},
         "spec": {"template": {"metadata": {}, "spec": {"containers": [container], "restartPolicy": "Never"}}}});
     check(body, "batch/v1", expected);
@@ -71,7 +71,8 @@ fn a_zero_behind_a_pointer_stays() {
 /// `kubectl create token robot --duration=20m`
 #[test]
 fn a_token_request_of_kubectl() {
-    let body = "azhzAAooChhhdXRoZW50aWNhdGlvbi5rOHMuaW8vdjESDFRva2VuUmVxdWVzdBIdChAKABIAGgAiACoAMgA4AEIAEgMgsAkaBAoAEgAaACIA";
+    let body =
+        "azhzAAooChhhdXRoZW50aWNhdGlvbi5rOHMuaW8vdjESDFRva2VuUmVxdWVzdBIdChAKABIAGgAiACoAMgA4AEIAEgMgsAkaBAoAEgAaACIA";
     let (gvk, value) = decode(&STANDARD.decode(body).unwrap()).unwrap();
     assert_eq!(gvk, Gvk::new("authentication.k8s.io", "v1", "TokenRequest"));
     assert_eq!(value["spec"]["expirationSeconds"], json!(1200));

@@ -45,8 +45,10 @@ fn duplicate_fields_are_named_and_the_last_counts() {
     let twice = "duplicate field \"spec.nodeName\"";
     assert_eq!(findings.complaints, [twice, twice, "duplicate field \"metadata.labels.x\""]);
     assert_eq!(findings.value, json!({"spec": {"nodeName": "c"}, "metadata": {"labels": {"x": "2"}}}));
-    assert_eq!(duplicates(br#"{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": 1}]}"#),
-        ["duplicate field \"a.b\"", "duplicate field \"c[0].d\""]);
+    assert_eq!(
+        duplicates(br#"{"a": {"b": 1, "b": 2}, "c": [{"d": 1, "d": 1}]}"#),
+        ["duplicate field \"a.b\"", "duplicate field \"c[0].d\""]
+    );
 }
 
 #[test]

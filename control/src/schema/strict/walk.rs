@@ -64,7 +64,8 @@ impl Walk {
 
     /// Go names the innermost struct and the path of fields without indices.
     fn wrong_type(&mut self, got: &str, expected: &str) {
-        let names: Vec<&str> = self.path.iter().filter_map(|s| if let Step::Field(n) = s { Some(*n) } else { None }).collect();
+        let names: Vec<&str> =
+            self.path.iter().filter_map(|s| if let Step::Field(n) = s { Some(*n) } else { None }).collect();
         let place = match self.messages.last() {
             Some(message) if !names.is_empty() => format!("struct field {}.{}", message.short_name(), names.join(".")),
             _ => "value".to_owned(),
