@@ -34,7 +34,7 @@ pub const GRACE_DEFAULT_S: i64 = 30;
 pub const POD_QUEUE_LEN: usize = 64;
 /// Kubernetes Events waiting to be written; further ones are dropped, since a pod must never wait for its story.
 pub const EVENT_QUEUE_LEN: usize = 1024;
-/// Event series remembered for counting; the oldest half is forgotten when full.
+/// Event series remembered for counting; all are forgotten when full, and repeats begin new Events.
 pub const EVENT_SERIES_MAX: usize = 4096;
 
 /// A server that does not answer a request's head within this is left for the next one.
@@ -53,3 +53,15 @@ pub const LOG_LINE_BYTES_MAX: usize = 256 * 1024;
 pub const LOG_CHUNKS_IN_FLIGHT: usize = 8;
 /// The size of one projected volume's contents; larger ones fail to mount.
 pub const PROJECTED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How often volumes made of ConfigMaps, Secrets and tokens are read again.
+pub const VOLUME_REFRESH_S: i64 = 60;
+/// What is left of the grace for the stop signal after a `preStop` hook, at least.
+pub const GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
+/// Images that the Node object names, the largest first.
+pub const NODE_IMAGES_MAX: usize = 50;
+/// The pods' addresses where neither the settings nor the cluster say any.
+pub const POD_CIDR_DEFAULT: &str = "10.244.0.0/24";
+/// How long the agent waits for the cluster to give the Node its `podCIDR`.
+pub const POD_CIDR_PATIENCE: Duration = Duration::from_secs(3);
+/// A client of the log server that does not finish its handshake is dropped.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,12 +1,14 @@
 //! What the agent needs of the world, as traits, so that pods are tested without a kernel, a registry or a cluster.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use crate::runtime::plan::{ContainerKey, ContainerPlan, Sandbox, SandboxPlan, Started};
-use crate::runtime::{Runtime, RuntimeError, StartError};
+use crate::runtime::{Runtime, RuntimeError, StartError, User};
 
 /// The runtime of one node; [`Runtime`] is the real one.
 #[async_trait]
@@ -18,6 +20,8 @@ pub trait Containers: Send + Sync {
     async fn remove_container(&self, container: &ContainerKey) -> Result<(), RuntimeError>;
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
     async fn ack(&self, container: &ContainerKey) -> Result<(), RuntimeError>;
+    /// Resolves `spec` (an image's `USER`, or a number) by the files of an image. Reads the disk.
+    fn user(&self, layers: &[PathBuf], spec: &str) -> Result<User, String>;
 }
 
 #[async_trait]
@@ -44,6 +48,10 @@ impl Containers for Runtime {
 
     async fn ack(&self, container: &ContainerKey) -> Result<(), RuntimeError> {
         Self::ack(self, container).await
+    }
+
+    fn user(&self, layers: &[PathBuf], spec: &str) -> Result<User, String> {
+        crate::runtime::lookup_user(layers, spec).map_err(|error| error.to_string())
     }
 }
 

@@ -1,1 +1,11 @@
-//! To be written.
+//! The edges of the agent that are not the runtime: the API, files, the log server, the machine's facts.
+
+pub mod api;
+pub mod failover;
+pub mod files;
+pub mod http_probe;
+pub mod log_file;
+pub mod log_server;
+pub mod machine;
+pub mod recorder;
+pub mod volumes;

@@ -10,12 +10,16 @@ pub mod backoff;
 pub mod exit;
 pub mod restart;
 
+pub mod admission;
 pub mod argv;
+pub mod credentials;
 pub mod environment;
 pub mod expand;
 pub mod fields;
 pub mod hostname;
+pub mod probe;
 pub mod quantity;
 pub mod resources;
 pub mod security;
 pub mod services;
+pub mod volume;

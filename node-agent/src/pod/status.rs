@@ -34,7 +34,8 @@ const OWNED: [&str; 12] = [
     "containerStatuses",
 ];
 
-pub fn of(machine: &Machine, host_ips: &[String], now: Timestamp) -> PodStatus {
+/// `previous` is what this function gave last: the object in the API may be behind it.
+pub fn of(machine: &Machine, previous: Option<&PodStatus>, host_ips: &[String], now: Timestamp) -> PodStatus {
     let (init, main): (Vec<_>, Vec<_>) = machine.containers.iter().enumerate().partition(|(_, record)| record.kind != ContainerKind::Main);
     let statuses = |records: Vec<(usize, &Record)>| -> Vec<ContainerStatus> {
         records.into_iter().map(|(container, record)| container_status(machine, container, record)).collect()
@@ -46,7 +47,7 @@ pub fn of(machine: &Machine, host_ips: &[String], now: Timestamp) -> PodStatus {
         phase: Some(phase_name(phase).to_owned()),
         reason: finished.and_then(|finished| finished.reason).map(str::to_owned),
         message: finished.and_then(|finished| finished.message.clone()),
-        conditions: Some(conditions(machine, phase, now)),
+        conditions: Some(conditions(machine, previous, phase, now)),
         host_ip: host_ips.first().map(ip),
         host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: machine.ips.first().map(ip),
@@ -105,31 +106,29 @@ struct Wanted {
     message: Option<String>,
 }
 
-fn conditions(machine: &Machine, phase: Phase, now: Timestamp) -> Vec<PodCondition> {
-    let wanted = wanted_conditions(machine, phase);
-    let existing = machine.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let mut out: Vec<PodCondition> = wanted
-        .iter()
-        .map(|wanted| {
-            let status = if wanted.is_true { "True" } else { "False" };
-            let before = existing.iter().find(|condition| condition.type_ == wanted.type_);
-            let unchanged = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
-            PodCondition {
-                type_: wanted.type_.to_owned(),
-                status: status.to_owned(),
-                reason: wanted.reason.map(str::to_owned),
-                message: wanted.message.clone(),
-                last_transition_time: Some(unchanged.unwrap_or(Time(now))),
-                ..PodCondition::default()
-            }
-        })
-        .collect();
+fn conditions(machine: &Machine, previous: Option<&PodStatus>, phase: Phase, now: Timestamp) -> Vec<PodCondition> {
+    let of = |status: Option<&PodStatus>| status.and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let (told, existing) = (of(previous), of(machine.pod.status.as_ref()));
+    let mut wanted: Vec<Wanted> = wanted_conditions(machine, phase).into();
     // PodScheduled is the scheduler's, unless the pod came here without one.
-    out.extend(existing.iter().filter(|condition| wanted.iter().all(|wanted| wanted.type_ != condition.type_)).cloned());
-    if out.iter().all(|condition| condition.type_ != "PodScheduled") {
-        let scheduled = PodCondition { type_: "PodScheduled".into(), status: "True".into(), last_transition_time: Some(Time(now)), ..PodCondition::default() };
-        out.push(scheduled);
+    if existing.iter().all(|condition| condition.type_ != "PodScheduled") {
+        wanted.push(Wanted { type_: "PodScheduled", is_true: true, reason: None, message: None });
     }
+    let condition = |wanted: &Wanted| {
+        let status = if wanted.is_true { "True" } else { "False" };
+        let before = told.iter().chain(&existing).find(|condition| condition.type_ == wanted.type_);
+        let unchanged = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
+        PodCondition {
+            type_: wanted.type_.to_owned(),
+            status: status.to_owned(),
+            reason: wanted.reason.map(str::to_owned),
+            message: wanted.message.clone(),
+            last_transition_time: Some(unchanged.unwrap_or(Time(now))),
+            ..PodCondition::default()
+        }
+    };
+    let mut out: Vec<PodCondition> = wanted.iter().map(condition).collect();
+    out.extend(existing.into_iter().filter(|condition| wanted.iter().all(|wanted| wanted.type_ != condition.type_)));
     out
 }
 

@@ -244,12 +244,15 @@ impl Machine {
         self.containers.iter().position(|record| record.name == name)
     }
 
+    /// `spec.containers{name}`, as Events name a container.
+    pub fn field_path(&self, container: usize) -> String {
+        let record = &self.containers[container];
+        let list = if record.kind == ContainerKind::Main { "containers" } else { "initContainers" };
+        format!("spec.{list}{{{}}}", record.name)
+    }
+
     fn note(&mut self, container: Option<usize>, is_warning: bool, reason: &'static str, message: String) {
-        let field_path = container.map(|container| {
-            let record = &self.containers[container];
-            let list = if record.kind == ContainerKind::Main { "containers" } else { "initContainers" };
-            format!("spec.{list}{{{}}}", record.name)
-        });
+        let field_path = container.map(|container| self.field_path(container));
         self.notes.push(Note { is_warning, reason, message, field_path });
     }
 

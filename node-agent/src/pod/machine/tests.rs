@@ -92,7 +92,7 @@ impl Life {
     }
 
     fn status(&self, second: i64) -> String {
-        let status = status::of(&self.machine, &["192.0.2.1".into()], at(second));
+        let status = status::of(&self.machine, None, &["192.0.2.1".into()], at(second));
         let conditions: Vec<String> = status
             .conditions
             .iter()
@@ -303,7 +303,7 @@ fn the_deadline_fails_the_pod_and_stops_it() {
         60: "Killing: Stopping container c"
         60: Stop { container: 0, grace_s: 5 }
     "#]]);
-    let status = status::of(&life.machine, &[], at(60));
+    let status = status::of(&life.machine, None, &[], at(60));
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
 }
 
@@ -326,7 +326,7 @@ fn a_restarted_agent_takes_over_what_runs_and_ends_what_is_unknown() {
     let mut before = Life::new(pod(json!({"containers": [{"name": "a"}, {"name": "b"}]})));
     before.prepared(0).image(0, 1).started(1, 0, 0).started(1, 1, 0);
     let mut told = (*before.machine.pod).clone();
-    told.status = Some(status::of(&before.machine, &[], at(1)));
+    told.status = Some(status::of(&before.machine, None, &[], at(1)));
     let mut machine = Machine::new(Arc::new(told), at(100));
     let found = RestoredContainer { name: "a".into(), attempt: 0, container_id: "id1".into(), started_at: Some(at(1)), state: RestoredState::Running };
     let restored = Restored { sandbox_ips: Some(vec!["10.1.0.2".into()]), containers: vec![found], ..Restored::default() };
