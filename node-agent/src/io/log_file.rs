@@ -229,7 +229,10 @@ impl Growth {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let dir = path.parent().unwrap_or(path);
         inotify::add_watch(&events, dir, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
-        Ok(Self { events: AsyncFd::new(events)? })
+        // Its successor is unsafe for types that may change their descriptor; an OwnedFd cannot.
+        #[expect(deprecated)]
+        let events = AsyncFd::new(events)?;
+        Ok(Self { events })
     }
 
     async fn wait(&self) -> io::Result<()> {
