@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::testing::{NOW, context, object};
 use super::{Kind, Ranges, kinds, pod};
 
-const POD_SPEC: &str = "{nodeName: n, restartPolicy: Always, hostNetwork: true, serviceAccount: a, nodeSelector: {a: b},
+const POD_SPEC: &str = "{securityContext: {sysctls: [{name: a.b}]}, nodeName: n, restartPolicy: Always, hostNetwork: true, serviceAccount: a, nodeSelector: {a: b},
   schedulingGates: [{name: g}], readinessGates: [{conditionType: c}],
   tolerations: [{key: k, operator: Exists, effect: NoExecute, tolerationSeconds: 3}],
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions:
@@ -107,18 +107,7 @@ fn exercise(kind: &Kind, sent: &Value, stored: &Value) {
 
 #[test]
 fn no_object_makes_a_strategy_panic() {
-    let junk = [
-        json!(null),
-        json!(""),
-        json!("x"),
-        json!(-1),
-        json!(1.5),
-        json!(true),
-        json!([]),
-        json!(["x"]),
-        json!({}),
-        json!({"x": 1}),
-    ];
+    let junk = [json!(null), json!("x"), json!(-1), json!(["x"]), json!({"x": 1})];
     let mut panicked = Vec::new();
     for kind in kinds() {
         let stored = rich(kind);

@@ -363,3 +363,5 @@ pub mod service_account;
 pub mod template;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod typed_tests;

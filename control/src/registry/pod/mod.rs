@@ -17,6 +17,7 @@ mod placement;
 mod probes;
 pub mod qos;
 pub mod resources;
+mod security;
 pub mod table;
 pub mod validate;
 mod volumes;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{containers, placement, volumes};
+use super::{containers, placement, security, volumes};
 use crate::registry::{fields, names};
 use crate::status::FieldError;
 
@@ -43,6 +43,14 @@ pub fn pod_spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     {
         let detail = "must be between 1 and 2147483647, inclusive";
         errors.push(FieldError::invalid(format!("{path}.activeDeadlineSeconds"), &json!(seconds), detail));
+    }
+    security::pod(&spec["securityContext"], &format!("{path}.securityContext"), errors);
+    if fields::text(spec, "/dnsPolicy") == "None" && fields::items(spec, "/dnsConfig/nameservers").is_empty() {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.push(FieldError::required(format!("{path}.dnsConfig.nameservers"), detail));
+    }
+    if fields::is_set(spec, "/ephemeralContainers") {
+        errors.push(FieldError::forbidden(format!("{path}.ephemeralContainers"), "cannot be set on create"));
     }
     placement::tolerations(fields::items(spec, "/tolerations"), &format!("{path}.tolerations"), errors);
     placement::affinity(&spec["affinity"], &format!("{path}.affinity"), errors);
@@ -199,11 +207,20 @@ mod tests {
             spec.nodeSelector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
             spec.nodeName: Invalid value: "N_1": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
             spec.hostname: Invalid value: "a.b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
-            spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"#]].assert_eq(&invalid(
+            spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive
+            spec.ephemeralContainers: Forbidden: cannot be set on create"#]].assert_eq(&invalid(
             &KIND,
             "{spec: {containers: [{name: a, image: b}], restartPolicy: Sometimes, dnsPolicy: Host, nodeSelector: {'a b': c},
-              nodeName: N_1, hostname: a.b, activeDeadlineSeconds: 0}}",
+              nodeName: N_1, hostname: a.b, activeDeadlineSeconds: 0, ephemeralContainers: [{name: e}]}}",
         ));
+    }
+
+    #[test]
+    fn a_pod_without_dns_policy_names_its_servers() {
+        assert_eq!(
+            invalid(&KIND, "{spec: {dnsPolicy: None, containers: [{name: a, image: b}]}}"),
+            "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None"
+        );
     }
 
     #[test]
