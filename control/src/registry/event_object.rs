@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::fields::{integer, is_set, text};
-use super::{Column, Context, Kind, Strategy, age, limits, name_cell, names};
+use super::{Column, Context, Kind, Strategy, age, name_cell, names};
+use crate::limits::EVENT_TTL_S;
 use crate::status::FieldError;
 
 pub static KIND: Kind = Kind {
@@ -50,7 +51,7 @@ impl Strategy for EventObject {
     }
 
     fn storage_ttl_s(&self) -> Option<i64> {
-        Some(limits::EVENT_TTL_S)
+        Some(EVENT_TTL_S)
     }
 
     /// Events about objects without a namespace live in `default`.

@@ -34,6 +34,7 @@ pub static KIND: Kind = Kind {
     storage_prefix: "pods",
     subresources: &[
         Subresource { name: "binding", kind: "Binding", group: "", version: "v1", verbs: &["create"] },
+        Subresource { name: "eviction", kind: "Eviction", group: "policy", version: "v1", verbs: &["create"] },
         Subresource { name: "log", kind: "Pod", group: "", version: "v1", verbs: &["get"] },
         Subresource { name: "status", kind: "Pod", group: "", version: "v1", verbs: STATUS_VERBS },
     ],
