@@ -43,6 +43,8 @@ pub const ANNOTATIONS_SIZE_MAX: usize = 256 << 10;
 pub const OBJECT_SIZE_MAX: usize = (3 << 20) / 2;
 /// How long a client may take for a TLS handshake.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node agent may take to begin its answer.
+pub const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long open connections may finish after the listener closed.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server's address vanishes from `endpoints/kubernetes` this long after the server was last alive.

@@ -16,7 +16,7 @@ use crate::io::api::Api;
 use crate::io::bootstrap;
 use crate::io::etcd::Storage;
 use crate::io::http::{Access, HttpServer};
-use crate::io::pki::{ClusterPki, Identity, PkiError};
+use crate::io::pki::{ClusterPki, PkiError};
 use crate::registry::Ranges;
 
 /// What a control plane must be told.
@@ -65,7 +65,6 @@ pub enum StartError {
 pub struct ControlPlane;
 
 /// A running control plane. Dropping it does not stop it: call [`Running::shutdown`].
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     pki: Arc<ClusterPki>,
@@ -104,7 +103,7 @@ impl ControlPlane {
         let api = Api::new(storage.clone(), config.ranges.clone());
         api.spawn_caches(&tasks, &shutdown);
         let access = Access::new(&pki)?;
-        let http = HttpServer::new(api.clone(), access);
+        let http = HttpServer::new(api.clone(), access, shutdown.clone());
         let client = http.in_process_client();
         tasks.spawn(http.clone().serve(listener, Arc::new(tls), shutdown.clone()));
         let first = advertised.first().copied().unwrap_or(address);
@@ -139,8 +138,7 @@ impl Running {
     /// # Errors
     /// When the certificate cannot be signed.
     pub fn admin_kubeconfig(&self, servers: &[String]) -> Result<String, PkiError> {
-        let identity = self.pki.issue_admin()?;
-        Ok(self.pki.kubeconfig("kubernetes-admin", &identity, servers))
+        self.pki.admin_kubeconfig(servers)
     }
 
     /// A kubeconfig for the agent of a node.
@@ -153,8 +151,7 @@ impl Running {
         addresses: &[std::net::IpAddr],
         servers: &[String],
     ) -> Result<String, PkiError> {
-        let identity: Identity = self.pki.issue_agent(node, addresses)?;
-        Ok(self.pki.kubeconfig(&format!("system:node:{node}"), &identity, servers))
+        self.pki.agent_kubeconfig(node, addresses, servers)
     }
 
     /// Stops the controllers and the listener; open requests get a moment to finish.
@@ -202,7 +199,7 @@ async fn lead(
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            led = leadership.wait_for(|leads| *leads) => if led.is_err() {
+            led = becomes(&mut leadership, true) => if !led {
                 return shutdown.cancelled().await;
             },
         }
@@ -220,11 +217,16 @@ async fn lead(
         let watch_leadership = async {
             tokio::select! {
                 () = term.cancelled() => {}
-                _ = leadership.wait_for(|leads| !*leads) => term.cancel(),
+                _ = becomes(&mut leadership, false) => term.cancel(),
             }
         };
         tracing::info!("this server leads: controllers and scheduler run here");
         tokio::join!(work, watch_leadership);
         tracing::info!("controllers and scheduler stopped here");
     }
+}
+
+/// Waits until leading is `wanted`; false when nobody will tell any more.
+async fn becomes(leadership: &mut watch::Receiver<bool>, wanted: bool) -> bool {
+    leadership.wait_for(|leads| *leads == wanted).await.is_ok()
 }

@@ -63,6 +63,8 @@ pub struct ApiError {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Value>,
+    /// A token with which a paged list whose revision is gone can go on at a later one.
+    pub resume: Option<String>,
 }
 
 /// `pods` or `leases.coordination.k8s.io`.
@@ -73,7 +75,7 @@ pub fn qualified_resource(group: &str, resource: &str) -> String {
 
 impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, resume: None }
     }
 
     fn named(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -192,6 +194,9 @@ impl ApiError {
             "reason": self.reason,
         });
         let map = status.as_object_mut().expect("built as an object");
+        if let Some(resume) = &self.resume {
+            map["metadata"] = json!({"continue": resume});
+        }
         if let Some(details) = &self.details {
             map.insert("details".into(), details.clone());
         }

@@ -1,4 +1,9 @@
 //! Everything that touches the world: the store, the network, files, the clock.
 
+pub mod api;
+pub mod bootstrap;
+pub mod clock;
 pub mod etcd;
+pub mod http;
 pub mod pki;
+pub mod watch_cache;

@@ -7,7 +7,6 @@
 mod failure;
 mod watch;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,7 +29,12 @@ use crate::limits;
 
 /// A gRPC transport: a TCP channel or a service in the same process.
 pub type Transport =
-    BoxCloneSyncService<http::Request<tonic::body::Body>, http::Response<tonic::body::Body>, StdError>;
+    BoxCloneSyncService<http::Request<tonic::body::Body>, http::Response<tonic::body::Body>, TransportError>;
+
+/// What broke below gRPC.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TransportError(StdError);
 
 /// A stored value and the revision that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,7 +268,7 @@ impl Storage {
         }
         let granted = ttl_s + i64::try_from(reuse.as_secs()).expect("at most a minute");
         let request = pb::LeaseGrantRequest { ttl: granted, id: 0 };
-        let (response, _) = self.unary(|mut e| async move { e.lease.lease_grant(request).await }).await?;
+        let (response, _) = self.unary(|mut e| Box::pin(async move { e.lease.lease_grant(request).await })).await?;
         if reuse > Duration::ZERO {
             self.inner.shared_leases.lock().push(SharedLease { ttl_s, id: response.id, granted: now, keys: 1 });
         }
@@ -274,7 +278,7 @@ impl Storage {
     /// Drops the history before `revision`.
     pub async fn compact(&self, revision: i64) -> Result<(), StoreFailure> {
         let request = pb::CompactionRequest { revision, physical: false };
-        self.unary(|mut e| async move { e.kv.compact(request).await }).await.map(|_| ())
+        self.unary(|mut e| Box::pin(async move { e.kv.compact(request).await })).await.map(|_| ())
     }
 
     /// Watches everything under `prefix` from `start_revision` on.
@@ -300,11 +304,7 @@ impl Storage {
     }
 
     /// Runs a call until it answers, changing endpoints while they are unavailable; also says how many tries it took.
-    async fn unary<T, F, Fut>(&self, call: F) -> Result<(T, usize), StoreFailure>
-    where
-        F: Fn(Endpoint) -> Fut,
-        Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-    {
+    async fn unary<T>(&self, call: impl Fn(Endpoint) -> Call<T>) -> Result<(T, usize), StoreFailure> {
         let deadline = Instant::now() + limits::STORE_DEADLINE;
         let one = self.inner.endpoints.len() == 1;
         let patience = if one { limits::STORE_DEADLINE } else { limits::STORE_ATTEMPT_TIMEOUT };
@@ -331,18 +331,15 @@ fn reuse_of(ttl_s: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl_s / 60).expect("a TTL is positive").min(60))
 }
 
-async fn range_call(
-    mut endpoint: Endpoint,
-    request: pb::RangeRequest,
-) -> Result<tonic::Response<pb::RangeResponse>, tonic::Status> {
-    endpoint.kv.range(request).await
+/// A call under way, its type forgotten: the compiler cannot see through the layers that it is `Send`.
+type Call<T> = futures::future::BoxFuture<'static, Result<tonic::Response<T>, tonic::Status>>;
+
+fn range_call(mut endpoint: Endpoint, request: pb::RangeRequest) -> Call<pb::RangeResponse> {
+    Box::pin(async move { endpoint.kv.range(request).await })
 }
 
-async fn txn_call(
-    mut endpoint: Endpoint,
-    request: pb::TxnRequest,
-) -> Result<tonic::Response<pb::TxnResponse>, tonic::Status> {
-    endpoint.kv.txn(request).await
+fn txn_call(mut endpoint: Endpoint, request: pb::TxnRequest) -> Call<pb::TxnResponse> {
+    Box::pin(async move { endpoint.kv.txn(request).await })
 }
 
 /// What a write transaction did. A retried one that finds its own value was done by an earlier try.
@@ -380,7 +377,7 @@ where
     S::Future: Send + 'static,
 {
     use tower::ServiceExt;
-    BoxCloneSyncService::new(service.map_err(Into::into))
+    BoxCloneSyncService::new(service.map_err(|error| TransportError(error.into())))
 }
 
 fn mod_revision_is(key: Bytes, revision: i64) -> pb::Compare {

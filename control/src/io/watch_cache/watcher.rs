@@ -27,6 +27,8 @@ pub struct Watcher {
     /// The next change to look at.
     position: u64,
     reached: watch::Receiver<i64>,
+    /// The client has seen everything up to here.
+    start: i64,
     /// Every change up to this revision has been looked at.
     revision: i64,
 }
@@ -48,7 +50,8 @@ impl Watcher {
         let (epoch, position) = (state.epoch, state.first_position + state.history.len() as u64);
         let revision = *reached.borrow_and_update();
         drop(state);
-        (Self { cache, namespace, labels, fields, epoch, position, reached, revision }, items)
+        let start = revision;
+        (Self { cache, namespace, labels, fields, epoch, position, reached, start, revision }, items)
     }
 
     /// Starts after `revision`.
@@ -70,7 +73,8 @@ impl Watcher {
         let skip = state.history.partition_point(|change| change.revision <= revision);
         let (epoch, position) = (state.epoch, state.first_position + skip as u64);
         drop(state);
-        Ok(Self { cache, namespace, labels, fields, epoch, position, reached, revision })
+        let start = revision;
+        Ok(Self { cache, namespace, labels, fields, epoch, position, reached, start, revision })
     }
 
     /// The revision that everything delivered so far reaches: what a bookmark says.
@@ -108,8 +112,10 @@ impl Watcher {
         for change in state.history.iter().skip(skip).take(CHANGES_PER_TURN) {
             self.position += 1;
             self.revision = self.revision.max(change.revision);
-            // A watcher that starts in the future of the cache (another server was ahead) skips what it has seen.
-            steps.extend(step(change, &filter));
+            // A watcher that comes from a server that was ahead of this one has seen the first changes already.
+            if change.revision > self.start {
+                steps.extend(step(change, &filter));
+            }
         }
         if self.position == state.first_position + state.history.len() as u64 {
             self.revision = self.revision.max(*cache.reached.borrow());
@@ -130,7 +136,7 @@ fn step(change: &Change, filter: &Filter<'_>) -> Option<Step> {
     match (before, after) {
         (None, Some(entry)) => Some(Step::Added(entry.clone())),
         (Some(_), Some(entry)) => Some(Step::Modified(entry.clone())),
-        (Some(last), None) => Some(Step::Deleted(change.current.as_ref().unwrap_or(last).clone(), change.revision)),
+        (Some(last), None) => Some(Step::Deleted(last.clone(), change.revision)),
         (None, None) => None,
     }
 }
