@@ -123,27 +123,38 @@ impl Harness {
         Self { state, dir, index }
     }
 
-    /// What a crash at this moment would leave behind: the files as they are, without what is only in memory.
+    /// What a crash at this moment would leave behind: the files as they are, without what is only in memory. RocksDB
+    /// may replace files while they are copied; such a copy is no moment in time, and another one is taken.
     pub(crate) fn crashed(&self) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        copy(&self.path("state"), &dir.path().join("state"));
-        let state = State::open(&dir.path().join("state"), options()).unwrap();
-        let index = state.applied().index.0;
-        Self { state, dir, index }
+        let mut failure = None;
+        for _ in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("state");
+            let opened = copy(&self.path("state"), &target).map_err(Into::into);
+            match opened.and_then(|()| State::open(&target, options())) {
+                Ok(state) => {
+                    let index = state.applied().index.0;
+                    return Self { state, dir, index };
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        panic!("no copy of the files could be opened: {failure:?}");
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
         } else if entry.file_name() != "LOCK" {
-            std::fs::copy(entry.path(), target).unwrap();
+            std::fs::copy(entry.path(), target)?;
         }
     }
+    Ok(())
 }
 
 fn bytes(text: &str) -> Bytes {

@@ -145,3 +145,40 @@ async fn a_physical_compaction_can_be_waited_for() {
     tokio::time::timeout(std::time::Duration::from_secs(10), done).await.expect("in time");
     assert_eq!(stored(&harness), [101]);
 }
+
+/// Twenty keys, each rewritten all the time in one revision together with a counter; every read must find all of them with
+/// the same counter, whatever compaction does meanwhile.
+#[test]
+fn reads_of_the_present_are_whole_under_writes_and_compaction() {
+    use crate::state::testing::{put_op, txn};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let mut harness = Harness::with(crate::state::StateOptions { background_compaction: true, ..uncached() });
+    let write = |harness: &mut Harness, n: i64| {
+        harness.txn(txn((0..20).map(|key| put_op(&format!("k{key:02}"), &n.to_string())).collect())).unwrap();
+    };
+    write(&mut harness, 0);
+    let reader = harness.reader();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut reads = 0;
+            while !stop.load(Ordering::Relaxed) || reads == 0 {
+                let response = reader.range(&range("k", "l")).unwrap();
+                let values: std::collections::BTreeSet<_> = response.kvs.iter().map(|kv| kv.value.clone()).collect();
+                assert_eq!((response.kvs.len(), response.count, values.len()), (20, 20, 1));
+                let _ = reader.hash_kv(Revision(0));
+                reads += 1;
+            }
+            reads
+        });
+        for n in 1..1500 {
+            write(&mut harness, n);
+            if n % 3 == 0 {
+                harness.compact(harness.revision()).unwrap();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(read.join().unwrap() > 0);
+    });
+}
