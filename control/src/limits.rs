@@ -55,8 +55,11 @@ pub const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
 /// Operations in one JSON patch; more are answered 413, as Kubernetes does.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
-/// Bytes that the `copy` operations of one JSON patch may duplicate; more are answered 413.
+/// Bytes that the `copy` and `move` operations of one JSON patch may carry around; more are answered 413.
 pub const JSON_PATCH_COPIED_SIZE_MAX: usize = 3 << 20;
+
+/// Levels of arrays and objects that a JSON patch may make; more are answered 413. The parser reads 127.
+pub const OBJECT_DEPTH_MAX: usize = 120;
 
 /// The least life of a ServiceAccount token; a shorter wish is refused with 422.
 pub const TOKEN_EXPIRATION_S_MIN: u64 = 600;

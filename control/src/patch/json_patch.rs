@@ -16,17 +16,45 @@ pub(super) fn apply(doc: &Value, ops: &[u8]) -> Result<Value, ApiError> {
     let mut patched = doc.clone();
     let mut copied_size = 0;
     for op in &ops {
-        if let PatchOperation::Copy(copy) = op {
-            let size = patched.pointer(copy.from.as_str()).map_or(0, |from| from.to_string().len());
-            copied_size += size;
-            if copied_size > limits::JSON_PATCH_COPIED_SIZE_MAX {
-                let max = limits::JSON_PATCH_COPIED_SIZE_MAX;
-                return Err(too_large(&format!("The copies of a JSON patch may not exceed {max} bytes")));
-            }
-        }
+        check_growth(&patched, op, &mut copied_size)?;
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(op)).map_err(|why| does_not_apply(&why))?;
     }
     Ok(patched)
+}
+
+/// Refuses what would make the object larger or deeper than a body of the same limits could: `copy` doubles with each operation,
+/// and objects that are nested too deeply could be stored but not read again.
+fn check_growth(doc: &Value, op: &PatchOperation, copied_size: &mut usize) -> Result<(), ApiError> {
+    let placed = match op {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Copy(copy) => doc.pointer(copy.from.as_str()),
+        PatchOperation::Move(from) => doc.pointer(from.from.as_str()),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    let Some(placed) = placed else { return Ok(()) };
+    if let PatchOperation::Copy(_) | PatchOperation::Move(_) = op {
+        *copied_size += placed.to_string().len();
+        if *copied_size > limits::JSON_PATCH_COPIED_SIZE_MAX {
+            let max = limits::JSON_PATCH_COPIED_SIZE_MAX;
+            return Err(too_large(&format!("The copies of a JSON patch may not exceed {max} bytes")));
+        }
+    }
+    let parents = op.path().as_str().matches('/').count();
+    if parents + depth(placed) > limits::OBJECT_DEPTH_MAX {
+        let max = limits::OBJECT_DEPTH_MAX;
+        return Err(too_large(&format!("Objects may not be nested more than {max} levels deep")));
+    }
+    Ok(())
+}
+
+/// How many arrays and objects are nested in each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn too_large(message: &str) -> ApiError {
@@ -96,5 +124,22 @@ mod tests {
         // Each copy doubles the document: 40 of them would be a terabyte.
         let ops: Vec<Value> = (0..40).map(|_| json!({"op": "copy", "from": "/l", "path": "/l/-"})).collect();
         assert_eq!(patched(&json!({"l": ["x"]}), &json!(ops)), Err(413));
+    }
+
+    #[test]
+    fn no_patch_nests_deeper_than_can_be_read_again() {
+        // Each operation hangs the whole chain below its own end.
+        let deepen = json!({"op": "copy", "from": "/a", "path": "/a/a/a/a/a/a/a/a/a/b"});
+        let mut doc = json!({"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}}}}});
+        let mut refused = None;
+        for _ in 0..40 {
+            match apply(&doc, json!([deepen]).to_string().as_bytes()) {
+                Ok(patched) => doc = patched,
+                Err(error) => refused = Some(error.code),
+            }
+        }
+        assert_eq!(refused, Some(413));
+        assert!(depth(&doc) <= limits::OBJECT_DEPTH_MAX);
+        assert!(serde_json::from_str::<Value>(&doc.to_string()).is_ok());
     }
 }

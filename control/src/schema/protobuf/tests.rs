@@ -167,3 +167,16 @@ fn malformed_bodies_are_refused() {
     assert_eq!(refused(&envelope("v1", "Pod", &number(1, 5))), 400);
     assert_eq!(refused(&envelope("v1", "ConfigMap", &field(2, &field(1, &[0xff])))), 400);
 }
+
+proptest::proptest! {
+    /// Bodies come from the network: whatever they are, the answer is an object or a refusal.
+    #[test]
+    fn no_bytes_stop_the_decoder(raw: Vec<u8>, kind in 0..4_usize) {
+        let (api_version, kind) =
+            [("v1", "Pod"), ("batch/v1", "Job"), ("v1", "DeleteOptions"), ("v1", "Secret")][kind];
+        let type_meta = [field(1, api_version.as_bytes()), field(2, kind.as_bytes())].concat();
+        let length = u8::try_from(raw.len() % 128).unwrap();
+        let body = [&b"k8s\0"[..], &field(1, &type_meta), &[2 << 3 | 2, length], &raw].concat();
+        let _ = decode(&body);
+    }
+}
