@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::action::{Action, Narration, Resource, Step};
+use super::action::{Action, Key, Narration, Resource, Step};
 use super::cluster::Cluster;
 use super::limits;
 use super::meta::{self, Object};
@@ -160,7 +160,13 @@ pub fn adopt(pod: &Pod, owner: &OwnerReference) -> Action {
 /// Whether any pod of the namespace has this name.
 #[must_use]
 pub fn is_taken(cluster: &Cluster, namespace: &str, name: &str) -> bool {
-    cluster.pods.get(&super::action::Key::new(namespace, name)).is_some()
+    cluster.pods.get(&Key::new(namespace, name)).is_some()
+}
+
+/// Nothing can be created in a namespace that is going.
+#[must_use]
+pub fn may_create(cluster: &Cluster, namespace: &str) -> bool {
+    cluster.namespaces.get(&Key::cluster(namespace)).is_none_or(|n| !n.is_terminating())
 }
 
 /// How many at most in one go.

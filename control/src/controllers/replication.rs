@@ -96,7 +96,7 @@ fn sync(cluster: &Cluster, rc: &ReplicationController, attempt: &Attempt, now: T
     if rc.is_terminating() {
         return plan;
     }
-    if missing > 0 {
+    if missing > 0 && pods::may_create(cluster, rc.namespace()) {
         plan.batches.extend(pods::slow_start(creations(cluster, rc, pods::at_most(missing))));
     } else if missing < 0 {
         plan.then(deletions(rc, active, pods::at_most(-missing)));

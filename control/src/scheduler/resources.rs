@@ -74,7 +74,7 @@ pub struct Request {
 impl Request {
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
-        Self { asked: sum(pod, |container| container_request(container)), scored: sum(pod, scored_request) }
+        Self { asked: sum(pod, container_request), scored: sum(pod, scored_request) }
     }
 }
 

@@ -203,6 +203,8 @@ fn failure(error: kube::Error) -> Failure {
                 (404, _) => Failure::NotFound(message),
                 (409, "AlreadyExists") => Failure::AlreadyExists(message),
                 (409, _) => Failure::Conflict(message),
+                // The view does not have it yet that the namespace is going.
+                (403, _) if is_namespace_going(&status) => Failure::Conflict(message),
                 // Too many requests, no quorum, time out: the next try may do.
                 (429 | 503 | 504, _) => Failure::NoAnswer(message),
                 (code, reason) => Failure::Refused { code, reason: reason.to_owned(), message },
@@ -210,6 +212,11 @@ fn failure(error: kube::Error) -> Failure {
         }
         other => Failure::NoAnswer(other.to_string()),
     }
+}
+
+fn is_namespace_going(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 fn target_name(action: &Action) -> String {

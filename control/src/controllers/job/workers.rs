@@ -63,7 +63,7 @@ pub(super) fn run(
     }
     let waiting = if view.only_replaces_failed() { i64::try_from(view.terminating().count()).unwrap_or(0) } else { 0 };
     let missing = pods::at_most(wanted - running - waiting);
-    if missing == 0 {
+    if missing == 0 || !pods::may_create(view.cluster, view.job.namespace()) {
         return Plan::nothing();
     }
     let mut plan = Plan::nothing();

@@ -168,3 +168,10 @@ fn a_controller_that_is_being_deleted_changes_no_pods() {
     let cluster = Cluster::default().with([leaving, pod("orphan", None, ready_since(-60))]);
     assert_eq!(told(&planned(&cluster, &Attempt::default())), ["status 0/0/0"]);
 }
+
+#[test]
+fn nothing_is_created_in_a_namespace_that_is_going() {
+    let going = json!({"kind": "Namespace", "metadata": {"name": "a", "deletionTimestamp": stamp(0)}});
+    let cluster = Cluster::default().with([controller(3), going]);
+    assert_eq!(told(&planned(&cluster, &Attempt::default())), ["status 0/0/0"]);
+}
