@@ -1,0 +1,103 @@
+//! What the store's state machine costs by itself: applying puts, reading them, and delivering them to watchers.
+//!
+//! No log, no network, no fsync: the figures are the floor under every write and watch.
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use kontiki_api::etcdserverpb as pb;
+use kontiki_store::command::Command;
+use kontiki_store::ids::LogIndex;
+use kontiki_store::state::{Applied, State, StateOptions};
+use kontiki_store::watch::WatchStream;
+use tempfile::TempDir;
+
+const KEYS: u64 = 10_000;
+
+/// A state whose commands arrive in batches of one size.
+struct Applier {
+    state: State,
+    index: u64,
+    _dir: TempDir,
+}
+
+impl Applier {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = State::open(dir.path(), StateOptions::default()).expect("a fresh state opens");
+        Self { state, index: 0, _dir: dir }
+    }
+
+    fn apply(&mut self, batch: &[Command]) {
+        for command in batch {
+            self.state.apply(command).expect("a put succeeds");
+        }
+        self.index += 1;
+        self.state.commit(Applied { index: LogIndex(self.index), consensus: Bytes::new() });
+    }
+}
+
+fn put(n: u64) -> Command {
+    let key = format!("/registry/pods/default/{:06}", n.wrapping_mul(7919) % KEYS).into();
+    Command::Put(pb::PutRequest { key, value: Bytes::from_static(&[b'v'; 256]), ..pb::PutRequest::default() })
+}
+
+fn apply(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("apply");
+    for size in [1_u64, 64] {
+        let mut applier = Applier::new();
+        let mut next = 0;
+        group.throughput(Throughput::Elements(size));
+        group.bench_function(format!("put_256_bytes/batch_{size}"), |bencher| {
+            bencher.iter_batched(
+                || {
+                    next += size;
+                    (next..next + size).map(put).collect::<Vec<_>>()
+                },
+                |batch| applier.apply(&batch),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn range(criterion: &mut Criterion) {
+    let mut applier = Applier::new();
+    applier.apply(&(0..KEYS).map(put).collect::<Vec<_>>());
+    let reader = applier.state.reader();
+    let one = pb::RangeRequest { key: "/registry/pods/default/000042".into(), ..pb::RangeRequest::default() };
+    let page = pb::RangeRequest { key: "/".into(), range_end: "0".into(), limit: 500, ..pb::RangeRequest::default() };
+    let count = pb::RangeRequest { count_only: true, ..page.clone() };
+    for (name, request) in [("one", one), ("page_of_500", page), ("count", count)] {
+        criterion.bench_function(&format!("range/{name}"), |bencher| bencher.iter(|| reader.range(&request)));
+    }
+}
+
+fn watch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("watch");
+    for watchers in [1_u64, 1000] {
+        let mut applier = Applier::new();
+        let mut streams: Vec<WatchStream> = (0..watchers).map(|_| watching(&applier)).collect();
+        let mut next = 0;
+        group.throughput(Throughput::Elements(watchers));
+        group.bench_function(format!("put_to_event/watchers_{watchers}"), |bencher| {
+            bencher.iter(|| {
+                next += 1;
+                applier.apply(&[put(next)]);
+                for stream in &mut streams {
+                    stream.ready().expect("every watcher has an event");
+                }
+            });
+        });
+    }
+}
+
+fn watching(applier: &Applier) -> WatchStream {
+    let mut stream = applier.state.reader().watch().stream();
+    let (key, range_end) = ("/registry/pods/".into(), "/registry/pods0".into());
+    stream.create(pb::WatchCreateRequest { key, range_end, ..pb::WatchCreateRequest::default() });
+    stream.ready().expect("the created response");
+    stream
+}
+
+criterion_group!(benches, apply, range, watch);
+criterion_main!(benches);
