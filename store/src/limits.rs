@@ -98,3 +98,7 @@ pub const LOG_KEEP_ENTRIES: u64 = 100_000;
 pub const LOG_KEEP_BYTES: u64 = 256 << 20;
 /// Entries of one append to a follower; bytes are bounded by [`LOG_READ_BYTES_MAX`].
 pub const APPEND_ENTRIES_MAX: u64 = 4096;
+/// Proposals of one member under way; further ones are refused as too many.
+pub const PROPOSALS_MAX: usize = 16_384;
+/// A member that starts empty asks the others for this long whether it was there before.
+pub const IS_KNOWN_TIMEOUT: Duration = Duration::from_millis(500);

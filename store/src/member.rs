@@ -20,6 +20,8 @@ use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 use crate::state::Reader;
 
 mod barrier;
+#[cfg(test)]
+mod crash_tests;
 mod failover;
 mod inner;
 mod leases;

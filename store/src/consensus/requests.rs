@@ -64,6 +64,12 @@ impl Requests {
         Request { bytes: bytes.freeze(), number, reply, requests: self.clone() }
     }
 
+    /// How many are under way.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
     /// Whether `origin` waits here.
     #[must_use]
     pub fn is_mine(&self, origin: Origin) -> bool {

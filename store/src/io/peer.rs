@@ -45,9 +45,11 @@ pub enum Kind {
     ReadIndex,
     KeepAlive,
     TimeToLive,
+    /// Whether the caller has been a member before.
+    IsKnown,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::Append,
     Kind::Vote,
     Kind::PreVote,
@@ -59,6 +61,7 @@ const KINDS: [Kind; 11] = [
     Kind::ReadIndex,
     Kind::KeepAlive,
     Kind::TimeToLive,
+    Kind::IsKnown,
 ];
 
 impl Kind {

@@ -163,6 +163,22 @@ impl WalReader {
         self.shared.tail.lock().id_at(index)
     }
 
+    /// The last entry that would have to go for the log's files to take no more than `bytes`.
+    ///
+    /// # Errors
+    /// When a file cannot be looked at.
+    pub fn last_beyond(&self, bytes: u64) -> io::Result<Option<u64>> {
+        let segments = self.shared.segments.lock().clone();
+        let mut sum = 0;
+        for (number, file) in segments.iter().rev() {
+            sum += file.size()?;
+            if sum > bytes {
+                return Ok(self.shared.tail.lock().last_before_segment(number + 1));
+            }
+        }
+        Ok(None)
+    }
+
     /// The entries of `start..end` if they are all in memory: never touches the disk.
     #[must_use]
     pub fn cached(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {

@@ -20,6 +20,7 @@ use crate::ids::MemberId;
 use crate::io::peer::Lane;
 use crate::io::peer::client::{Client, Clients};
 use crate::io::peer::snapshot::Receiver;
+use crate::io::wal::WalReader;
 use crate::limits::{LEADER_RETRY_PAUSE, REQUEST_TIMEOUT};
 use crate::state::{Reader, State, Storage};
 
@@ -30,6 +31,7 @@ pub(super) struct Inner {
     pub(super) raft: Raft,
     pub(super) reader: Arc<Reader>,
     pub(super) storage: Storage,
+    pub(super) log: WalReader,
     pub(super) clients: Arc<Clients>,
     pub(super) requests: Arc<Requests>,
     pub(super) progress: watch::Receiver<Progress>,

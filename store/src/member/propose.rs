@@ -18,6 +18,7 @@ use crate::consensus::types::{CommandBytes, LeaderId, Types};
 use crate::error::StoreError;
 use crate::ids::MemberId;
 use crate::io::peer::{Kind, Lane, PeerError};
+use crate::limits::PROPOSALS_MAX;
 
 enum Attempt {
     Answered(Reply),
@@ -71,6 +72,9 @@ pub(super) fn decode_forward(mut body: Bytes) -> Option<(LeaderId, CommandBytes)
 
 impl Inner {
     pub(super) async fn propose(&self, command: &Command) -> Reply {
+        if self.requests.waiting() >= PROPOSALS_MAX {
+            return Err(StoreError::TooManyRequests);
+        }
         let deadline = self.deadline();
         let mut request = self.requests.register(command);
         loop {

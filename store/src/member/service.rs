@@ -92,6 +92,7 @@ impl Inner {
             },
             Kind::KeepAlive => Ok(encode_ttl(self.leases.renew(lease(&body)?))),
             Kind::TimeToLive => Ok(encode_times(self.leases.remaining(lease(&body)?))),
+            Kind::IsKnown => Ok(encoded(&self.reader.member_attributes(from).is_some())),
         }
     }
 

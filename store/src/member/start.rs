@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, watch};
@@ -20,11 +21,11 @@ use super::inner::{Inner, Raft};
 use super::leases::Leases;
 use super::service::PeerService;
 use super::{Leadership, MemberConfig, StartError};
-use crate::consensus::StateMachine;
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::Machine;
 use crate::consensus::types::Address;
+use crate::consensus::{StateMachine, codec};
 use crate::ids::{MemberId, Term};
 use crate::io::checkpoint::Checkpoints;
 use crate::io::clock::SystemClock;
@@ -33,7 +34,7 @@ use crate::io::network::{Listener, Tcp};
 use crate::io::peer::client::Clients;
 use crate::io::peer::raft::Network;
 use crate::io::peer::snapshot::Receiver;
-use crate::io::peer::{Identity, server};
+use crate::io::peer::{Identity, Kind, Lane, server};
 use crate::io::random::{Random, SystemRandom};
 use crate::io::wal::{Wal, WalOptions};
 use crate::limits;
@@ -42,18 +43,23 @@ use crate::wal::segment::Owner;
 
 pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
-    let mut listeners = Vec::new();
-    for address in &config.peer_listen {
-        let listener = Tcp::shared().listen(*address).await;
-        listeners.push(listener.map_err(|source| StartError::Listen { address: *address, source })?);
-    }
     let Recovered { wal, state, checkpoints } = recover(&config).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::new(Tcp::shared(), me);
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
-    let pristine = wal.reader().bounds().1.is_none() && wal.reader().vote().is_empty();
+    let log = wal.reader();
+    let pristine = log.bounds().1.is_none() && log.vote().is_empty();
+    if pristine {
+        refuse_amnesia(&config, &clients).await?;
+    }
+    // Only now: members that start together would otherwise connect, and wait for each other's answers.
+    let mut listeners = Vec::new();
+    for address in &config.peer_listen {
+        let listener = Tcp::shared().listen(*address).await;
+        listeners.push(listener.map_err(|source| StartError::Listen { address: *address, source })?);
+    }
     let machine =
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
     let (progress, running) = (machine.progress(), machine.running());
@@ -76,6 +82,7 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
         raft,
         reader,
         storage,
+        log,
         clients,
         requests,
         progress,
@@ -120,14 +127,35 @@ async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
     };
     let open = move || -> Result<Recovered, (PathBuf, String)> {
         let at = |dir: &Path, error: &dyn std::fmt::Display| (dir.to_owned(), error.to_string());
-        let wal = Wal::open(Arc::new(LocalDisk), &SystemRandom, options.clone()).map_err(|e| at(&options.dir, &e))?;
+        // The state first: its lock keeps a second process away from the log too.
         let state_dir = dir.join("state");
         let state = State::open(&state_dir, StateOptions::default()).map_err(|e| at(&state_dir, &e))?;
+        let wal = Wal::open(Arc::new(LocalDisk), &SystemRandom, options.clone()).map_err(|e| at(&options.dir, &e))?;
         let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
         Ok(Recovered { wal, state, checkpoints })
     };
     let opened = tokio::task::spawn_blocking(open).await.expect("recovery does not panic");
     opened.map_err(|(dir, reason)| StartError::Data { dir, reason })
+}
+
+/// A member that lost its directory must not come back under its old id: it would vote again in terms it has voted in, and
+/// count for entries that it no longer has. The others remember it.
+async fn refuse_amnesia(config: &MemberConfig, clients: &Clients) -> Result<(), StartError> {
+    let others = config.peers.iter().filter(|(id, _)| **id != config.id).map(|(id, peer)| {
+        let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Control);
+        async move {
+            let answer = client.call(Kind::IsKnown, Bytes::new(), limits::IS_KNOWN_TIMEOUT).await;
+            answer.is_ok_and(|answer| codec::decode::<bool>(&answer).unwrap_or(false))
+        }
+    });
+    match futures::future::join_all(others).await.contains(&true) {
+        true => Err(StartError::Config(format!(
+            "member {} has already been bootstrapped, but its data directory is empty: remove it from the cluster and \
+             add it again as a new member",
+            config.id
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn data(dir: &Path, error: &io::Error) -> StartError {
@@ -180,13 +208,13 @@ fn run_tasks(
 
 /// Turns Raft's metrics into [`Leadership`], and stops the process when Raft itself has failed.
 async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>) {
-    let mut metrics = inner.raft.metrics();
+    // These metrics change with the leader or the vote only, not with every entry.
+    let mut metrics = inner.raft.server_metrics();
     loop {
-        let (now, running) = {
+        let now = {
             let metrics = metrics.borrow_watched();
             let leader = metrics.current_leader;
-            let is_self = leader == Some(inner.config.id);
-            (Leadership { leader, term: Term(metrics.current_term), is_self }, metrics.running_state.clone())
+            Leadership { leader, term: Term(metrics.vote.leader_id.term), is_self: leader == Some(inner.config.id) }
         };
         leading.send_if_modified(|known| {
             let changed = *known != now;
@@ -201,20 +229,17 @@ async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>
             *known = now;
             changed
         });
-        let failed = running.err();
-        let ended = tokio::select! {
-            changed = metrics.changed() => changed.is_err(),
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { break },
             () = inner.stop.cancelled() => return,
-        };
-        if (failed.is_some() || ended) && !inner.is_stopping() {
-            let reason = failed.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-            tracing::error!(reason, "raft stopped by itself; stopping the process");
-            eprintln!("kontiki: raft stopped by itself: {reason}; stopping the process");
-            std::process::abort();
         }
-        if ended {
-            return;
-        }
+    }
+    if !inner.is_stopping() {
+        let failed = inner.raft.metrics().borrow_watched().running_state.clone().err();
+        let reason = failed.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+        tracing::error!(reason, "raft stopped by itself; stopping the process");
+        eprintln!("kontiki: raft stopped by itself: {reason}; stopping the process");
+        std::process::abort();
     }
 }
 

@@ -57,10 +57,11 @@ impl Inner {
                 Err(error) => tracing::warn!(%error, "leadership was not handed over; the others will elect"),
             }
         }
+        // First, so that nothing here asks a Raft that is gone.
+        self.stop.cancel();
         if self.raft.shutdown().await.is_err() {
             tracing::warn!("raft did not stop cleanly");
         }
-        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         let storage = self.storage.clone();

@@ -22,10 +22,11 @@ const TIMING: Timing = Timing {
     election_max: Duration::from_millis(800),
 };
 
-struct Cluster {
+pub(super) struct Cluster {
     dir: tempfile::TempDir,
-    peers: BTreeMap<MemberId, Peer>,
-    members: BTreeMap<MemberId, Member>,
+    pub(super) peers: BTreeMap<MemberId, Peer>,
+    pub(super) members: BTreeMap<MemberId, Member>,
+    pub(super) timing: Timing,
 }
 
 fn free_ports(count: u64) -> Vec<u16> {
@@ -34,21 +35,26 @@ fn free_ports(count: u64) -> Vec<u16> {
 }
 
 impl Cluster {
-    async fn start(count: u64) -> Self {
-        let ports = free_ports(count);
-        let peers = (1..=count).zip(ports).map(|(id, port)| {
-            let urls = vec![format!("http://127.0.0.1:{port}")];
-            (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
-        });
-        let peers = peers.collect();
-        let mut cluster = Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new() };
+    pub(super) async fn start(count: u64) -> Self {
+        let mut cluster = Self::layout(count);
         for id in 1..=count {
             cluster.start_member(MemberId(id)).await;
         }
         cluster
     }
 
-    fn config(&self, id: MemberId) -> MemberConfig {
+    /// Directories and addresses; nothing runs.
+    pub(super) fn layout(count: u64) -> Self {
+        let ports = free_ports(count);
+        let peers = (1..=count).zip(ports).map(|(id, port)| {
+            let urls = vec![format!("http://127.0.0.1:{port}")];
+            (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
+        });
+        let peers = peers.collect();
+        Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new(), timing: TIMING }
+    }
+
+    pub(super) fn config(&self, id: MemberId) -> MemberConfig {
         let peer = &self.peers[&id];
         let address = peer.peer_urls[0].strip_prefix("http://").unwrap().parse().unwrap();
         MemberConfig {
@@ -59,17 +65,17 @@ impl Cluster {
             peers: self.peers.clone(),
             peer_listen: vec![address],
             client_urls: vec![format!("http://127.0.0.1:{}", 10_000 + id.0)],
-            timing: TIMING,
+            timing: self.timing,
             fsync: true,
         }
     }
 
-    async fn start_member(&mut self, id: MemberId) {
+    pub(super) async fn start_member(&mut self, id: MemberId) {
         let member = Member::start(self.config(id)).await.unwrap();
         self.members.insert(id, member);
     }
 
-    async fn stop_member(&mut self, id: MemberId) {
+    pub(super) async fn stop_member(&mut self, id: MemberId) {
         self.members.remove(&id).unwrap().shutdown().await;
     }
 
@@ -77,28 +83,28 @@ impl Cluster {
         self.members.values().next().unwrap()
     }
 
-    async fn leader(&self) -> MemberId {
+    pub(super) async fn leader(&self) -> MemberId {
         let mut leadership = self.any().leadership();
         within(async { leadership.wait_for(|now| now.leader.is_some()).await.unwrap().leader.unwrap() }).await
     }
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, work).await.expect("within a minute")
 }
 
-fn put(key: &str, value: &str) -> Command {
+pub(super) fn put(key: &str, value: &str) -> Command {
     let (key, value) = (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()));
     Command::Put(pb::PutRequest { key, value, ..Default::default() })
 }
 
-fn get(member: &Member, key: &str) -> Option<String> {
+pub(super) fn get(member: &Member, key: &str) -> Option<String> {
     let request = pb::RangeRequest { key: Bytes::from(key.to_owned()), ..Default::default() };
     let found = member.reader().range(&request).unwrap().kvs;
     found.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(super) fn run(test: impl Future<Output = ()>) {
     let _ = tracing_subscriber::fmt().with_env_filter("warn,openraft=error").with_test_writer().try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test);
@@ -268,5 +274,26 @@ fn a_directory_of_another_member_is_refused() {
         let other = MemberConfig { cluster_id: ClusterId(0xd), ..cluster.config(MemberId(1)) };
         let Err(StartError::Data { reason, .. }) = Member::start(other).await else { panic!("it started") };
         assert_eq!(reason, "it belongs to member 1 of cluster c, but this is member 1 of cluster d");
+    });
+}
+
+#[test]
+fn a_member_that_lost_its_directory_is_refused() {
+    run(async {
+        let mut cluster = Cluster::start(3).await;
+        let lost = MemberId(2);
+        within(async {
+            while cluster.members[&MemberId(1)].reader().member_attributes(lost).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        cluster.stop_member(lost).await;
+        std::fs::remove_dir_all(cluster.config(lost).data_dir).unwrap();
+        let Err(StartError::Config(reason)) = Member::start(cluster.config(lost)).await else { panic!("it started") };
+        assert!(reason.starts_with("member 2 has already been bootstrapped"), "{reason}");
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
     });
 }

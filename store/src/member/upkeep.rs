@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::inner::Inner;
 use crate::command::Command;
 use crate::consensus::Storage;
-use crate::limits::{FLUSH_BYTES, FLUSH_ENTRIES, FLUSH_INTERVAL, UPKEEP_INTERVAL};
+use crate::limits::{FLUSH_BYTES, FLUSH_ENTRIES, FLUSH_INTERVAL, LOG_KEEP_BYTES, UPKEEP_INTERVAL};
 
 /// Whether the state should be flushed now. `behind` counts entries applied since the last flush.
 fn flush_is_due(behind: u64, unflushed_bytes: u64, since_last: std::time::Duration) -> bool {
@@ -34,6 +34,19 @@ impl Inner {
                 // A snapshot is a flush here. Fails only when Raft has stopped.
                 let _ = self.raft.trigger().snapshot().await;
             }
+            self.cut_log(flushed).await;
+        }
+    }
+
+    /// Drops old entries before their number does when the log's files have grown large.
+    async fn cut_log(&self, flushed: u64) {
+        match self.log.last_beyond(LOG_KEEP_BYTES) {
+            Ok(Some(last)) if last < flushed && self.log.bounds().0.is_none_or(|purged| purged.index < last) => {
+                // Fails only when Raft has stopped.
+                let _ = self.raft.trigger().purge_log(last).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the size of the log is not known"),
         }
     }
 

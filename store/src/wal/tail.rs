@@ -194,6 +194,13 @@ impl Tail {
         slice
     }
 
+    /// The last entry that lies in a segment before `segment`.
+    #[must_use]
+    pub fn last_before_segment(&self, segment: u32) -> Option<u64> {
+        let before = self.positions.partition_point(|position| *position != UNWRITTEN && position.segment < segment);
+        before.checked_sub(1).map(|last| self.first + last as u64)
+    }
+
     /// Takes over a record that recovery read.
     ///
     /// # Errors
@@ -298,6 +305,17 @@ mod tests {
         let tail = tail(&[id(1, 0), id(1, 1), id(1, 2)]);
         assert_eq!(tail.slice(0, 3, 0).cached.len(), 1);
         assert_eq!(tail.slice(0, 3, 101).cached.len(), 2);
+    }
+
+    #[test]
+    fn the_entries_of_old_segments_are_found() {
+        let mut tail = tail(&[id(1, 5), id(1, 6), id(1, 7), id(1, 8)]);
+        assert_eq!(tail.last_before_segment(9), None, "nothing is written yet");
+        for (index, segment) in [(5, 2), (6, 2), (7, 4)] {
+            tail.written(id(1, index), Position { segment, offset: 0, length: 1 });
+        }
+        let found = [2, 3, 4, 5].map(|segment| tail.last_before_segment(segment));
+        assert_eq!(found, [None, Some(6), Some(6), Some(7)]);
     }
 
     #[test]

@@ -46,7 +46,8 @@ impl Clients {
                 member,
                 lane,
                 urls: Mutex::new(Vec::new()),
-                state: tokio::sync::Mutex::new(State::default()),
+                live: Mutex::new(None),
+                failed: tokio::sync::Mutex::new(None),
                 down: AtomicBool::new(false),
             })
         });
@@ -67,12 +68,8 @@ impl Clients {
     }
 }
 
-#[derive(Default)]
-struct State {
-    live: Option<Arc<Connection>>,
-    /// The last failure to connect, which answers calls until the pause is over.
-    failed: Option<(Instant, String)>,
-}
+/// When connecting failed last, and why.
+type Failure = (Instant, String);
 
 /// One lane to one member.
 pub struct Client {
@@ -81,7 +78,9 @@ pub struct Client {
     member: MemberId,
     lane: Lane,
     urls: Mutex<Vec<String>>,
-    state: tokio::sync::Mutex<State>,
+    live: Mutex<Option<Arc<Connection>>>,
+    /// Held while connecting; answers calls until the pause after a failure is over.
+    failed: tokio::sync::Mutex<Option<Failure>>,
     /// So that a member that stays away is said to be away once.
     down: AtomicBool,
 }
@@ -96,7 +95,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`PeerError`]; a timeout counts as lost.
-    pub async fn call(&self, kind: Kind, body: Bytes, timeout: Duration) -> Result<Bytes, PeerError> {
+    pub async fn call(self: &Arc<Self>, kind: Kind, body: Bytes, timeout: Duration) -> Result<Bytes, PeerError> {
         let deadline = Instant::now() + timeout;
         let connected = tokio::time::timeout_at(deadline, self.connect()).await;
         let connection = connected.map_err(|_| PeerError::NotSent("timed out connecting".to_owned()))??;
@@ -108,17 +107,30 @@ impl Client {
     }
 
     /// An open connection for calls that must stay in order.
-    pub(super) async fn ordered(&self) -> Result<Ordered, PeerError> {
+    pub(super) async fn ordered(self: &Arc<Self>) -> Result<Ordered, PeerError> {
         Ok(Ordered(self.connect().await?))
     }
 
-    async fn connect(&self) -> Result<Arc<Connection>, PeerError> {
-        let mut state = self.state.lock().await;
-        if let Some(live) = state.live.as_ref().filter(|live| live.is_open()) {
-            return Ok(live.clone());
+    async fn connect(self: &Arc<Self>) -> Result<Arc<Connection>, PeerError> {
+        if let Some(live) = self.open_connection() {
+            return Ok(live);
         }
-        state.live = None;
-        if let Some((when, reason)) = &state.failed
+        // On a task of its own: a heartbeat gives up after some milliseconds, and the next one should find it done.
+        let this = self.clone();
+        let connecting = tokio::spawn(async move { this.reconnect().await });
+        connecting.await.unwrap_or_else(|error| Err(PeerError::NotSent(error.to_string())))
+    }
+
+    fn open_connection(&self) -> Option<Arc<Connection>> {
+        self.live.lock().clone().filter(|live| live.is_open())
+    }
+
+    async fn reconnect(&self) -> Result<Arc<Connection>, PeerError> {
+        let mut failed = self.failed.lock().await;
+        if let Some(live) = self.open_connection() {
+            return Ok(live);
+        }
+        if let Some((when, reason)) = &*failed
             && when.elapsed() < PEER_RECONNECT_PAUSE
         {
             return Err(PeerError::NotSent(reason.clone()));
@@ -128,9 +140,9 @@ impl Client {
                 if self.down.swap(false, Ordering::Relaxed) {
                     tracing::info!(member = %self.member, lane = ?self.lane, "connected again");
                 }
-                state.failed = None;
+                *failed = None;
                 let connection = Arc::new(connection);
-                state.live = Some(connection.clone());
+                *self.live.lock() = Some(connection.clone());
                 Ok(connection)
             }
             Err(error) => {
@@ -138,7 +150,7 @@ impl Client {
                 if !self.down.swap(true, Ordering::Relaxed) {
                     tracing::warn!(member = %self.member, lane = ?self.lane, reason, "no connection");
                 }
-                state.failed = Some((Instant::now(), reason.clone()));
+                *failed = Some((Instant::now(), reason.clone()));
                 Err(PeerError::NotSent(reason))
             }
         }

@@ -45,6 +45,8 @@ async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service:
     let introduction = handshake::answer(&mut stream, me, |member| service.knows(member));
     let caller = match tokio::time::timeout(PEER_CONNECT_TIMEOUT, introduction).await {
         Ok(Ok(caller)) => caller,
+        // Somebody looked whether this port is open: another member, or a health check.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
         Ok(Err(error)) => return tracing::warn!(from, %error, "peer connection refused"),
         Err(_) => return tracing::warn!(from, "peer connection refused: it did not introduce itself"),
     };

@@ -57,7 +57,7 @@ struct End {
 /// # Errors
 /// When the peer cannot be reached or refuses it, or the snapshot cannot be read.
 pub async fn send<S: Storage>(
-    peer: &Client,
+    peer: &Arc<Client>,
     vote: Vote,
     snapshot: openraft::alias::SnapshotOf<Types, SnapshotData<S>>,
 ) -> Result<SnapshotResponse, SendError> {

@@ -164,6 +164,8 @@ fn segments_are_filled_purged_and_reused() {
     // Larger than a segment.
     append(&wal, 100, 20_000);
     assert_eq!(indices(&wal), (0..=100).collect::<Vec<_>>(), "read back from the files");
+    let beyond = wal.reader().last_beyond(48 << 10).expect("sizes are known").expect("it is larger");
+    assert!((50..100).contains(&beyond), "{beyond}");
     wal.purge(id(90));
     append(&wal, 101, 500);
     drop(wal);
