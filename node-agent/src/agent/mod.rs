@@ -14,6 +14,8 @@ pub mod ports;
 mod probing;
 mod report;
 mod start;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashMap;
