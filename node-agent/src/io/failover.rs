@@ -28,6 +28,8 @@ pub fn client(servers: Vec<kube::Config>) -> Result<kube::Client, kube::Error> {
     assert!(!servers.is_empty(), "an agent needs an API server");
     let single = |mut config: kube::Config| {
         config.connect_timeout = Some(API_CONNECT_TIMEOUT);
+        // Trying the same server again is what failing over is instead of.
+        config.default_retry = false;
         kube::Client::try_from(config)
     };
     let servers: Vec<kube::Client> = servers.into_iter().map(single).collect::<Result<_, _>>()?;

@@ -180,8 +180,9 @@ async fn read_all(path: &Path, wish: Wish, subject: &Subject, status: &mut watch
     let growth = if follow { Some(Growth::of(path)?) } else { None };
     let mut buffer = vec![0; LOG_CHUNK_BYTES];
     loop {
-        // Asked before reading: what was written before the end is then read.
+        // Asked before reading: what was written before the end, or before a rotation, is then read.
         let is_running = follow && subject.is_running(&status.borrow_and_update());
+        let next = rotated(path, &file)?;
         loop {
             let count = file.read(&mut buffer)?;
             if count == 0 {
@@ -195,7 +196,7 @@ async fn read_all(path: &Path, wish: Wish, subject: &Subject, status: &mut watch
                 return Ok(());
             }
         }
-        if let Some(next) = rotated(path, &file)? {
+        if let Some(next) = next {
             file = next;
             continue;
         }

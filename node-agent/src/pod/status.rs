@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::exit::Termination;
-use super::machine::{Machine, Phase, Record, Run, Sandbox, Volumes};
+use super::machine::{Machine, Phase, Record, Run, Sandbox};
 use super::resources::{qos_class, qos_name};
 use super::restart::ContainerKind;
 
@@ -74,7 +74,7 @@ pub fn phase(machine: &Machine) -> Phase {
     if let Some(finished) = &machine.finished {
         return finished.phase;
     }
-    let is_initialized = machine.containers.iter().all(|record| is_past(record));
+    let is_initialized = machine.containers.iter().all(is_past);
     let was_ever_started = |record: &Record| record.is_running() || record.terminated().is_some() || record.last.is_some();
     let mut mains = machine.containers.iter().filter(|record| record.kind == ContainerKind::Main);
     if is_initialized && mains.all(was_ever_started) { Phase::Running } else { Phase::Pending }
@@ -137,7 +137,7 @@ fn wanted_conditions(machine: &Machine, phase: Phase) -> [Wanted; 4] {
         machine.containers.iter().filter(|record| pick(record)).map(|record| record.name.as_str()).collect()
     };
     let list = |names: &[&str]| format!("[{}]", names.join(" "));
-    let is_sandbox_up = matches!(machine.sandbox, Sandbox::Ready { .. }) && machine.volumes == Volumes::Ready;
+    let is_sandbox_up = matches!(machine.sandbox, Sandbox::Ready { .. });
     let mut uninitialized = names(&|record| !is_past(record));
     if phase == Phase::Succeeded {
         uninitialized.clear();

@@ -163,10 +163,10 @@ fn a_failing_command_is_restarted_at_once_then_later_and_later() {
         2: Start { container: 0, attempt: 1 }
         3: "Created: Created container: c"
         3: "Started: Started container c"
+        4: "BackOff: Back-off restarting failed container c in pod p_ns(u1)"
         4: … until 14
     "#]]);
     life.run(13).run(14).script(expect![[r#"
-        13: "BackOff: Back-off restarting failed container c in pod p_ns(u1)"
         13: … until 14
         14: EnsureImage { container: 0 }
     "#]]);
@@ -179,6 +179,7 @@ fn a_failing_command_is_restarted_at_once_then_later_and_later() {
         14: Start { container: 0, attempt: 2 }
         15: "Created: Created container: c"
         15: "Started: Started container c"
+        16: "BackOff: Back-off restarting failed container c in pod p_ns(u1)"
         16: … until 36
     "#]]);
 }
@@ -217,6 +218,8 @@ fn an_image_that_cannot_be_pulled_backs_off() {
     life.run(2).run(10).script(expect![[r#"
         0: "Failed: Error: ErrImagePull"
         0: … until 2
+        2: "BackOff: Back-off pulling image "debian""
+        2: "Failed: Error: ImagePullBackOff"
         2: … until 10
         10: EnsureImage { container: 0 }
     "#]]);
@@ -316,8 +319,8 @@ fn a_lost_sandbox_is_made_again_with_its_init_containers() {
     life.script(expect![[r#"
         9: "SandboxChanged: Pod sandbox changed, it will be killed and re-created."
         9: RemoveSandbox
+        9: EnsureImage { container: 0 }
         9: CreateSandbox
-        9: Start { container: 0, attempt: 1 }
     "#]]);
 }
 
@@ -333,7 +336,7 @@ fn a_restarted_agent_takes_over_what_runs_and_ends_what_is_unknown() {
     machine.restore(&restored, at(100));
     let after = Life { machine, script: String::new(), starts: 9 };
     expect![[r#"
-        Running PodReadyToStartContainers=False Initialized=True Ready=False(ContainersNotReady) ContainersReady=False(ContainersNotReady) PodScheduled=True
+        Running PodReadyToStartContainers=True Initialized=True Ready=False(ContainersNotReady) ContainersReady=False(ContainersNotReady) PodScheduled=True
         a {"running":{"startedAt":"1970-01-01T00:00:01Z"}} restarts=0 ready=true
         b {"terminated":{"containerID":"kontiki://id2","exitCode":137,"finishedAt":"1970-01-01T00:01:40Z","message":"The container could not be located when the pod was terminated","reason":"ContainerStatusUnknown","startedAt":"1970-01-01T00:00:01Z"}} restarts=0 ready=false
     "#]]
