@@ -78,8 +78,6 @@ pub enum RuntimeError {
     NetworkNotReady,
     #[error("no free address in {0}")]
     NoFreeAddress(String),
-    #[error("{what}: {source}")]
-    Network { what: &'static str, source: rtnetlink::Error },
     #[error("the shim of pod {pod_uid} is lost: {what}")]
     ShimLost { pod_uid: String, what: String },
     #[error("the shim refused: {0}")]

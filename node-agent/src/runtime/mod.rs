@@ -4,14 +4,42 @@
 //! pod's namespaces, starts its containers and journals their exits, so that the agent may be killed and restarted while
 //! pods run. What to run is a [`plan`]; nothing here knows Kubernetes. All `unsafe` of the project is in `sys`.
 
+pub mod plan;
 mod capability;
-mod client;
 mod error;
 pub mod limits;
-mod overlay;
-pub mod plan;
 mod user;
 
-pub use client::{shim_main, ContainerState, RecoveredContainer, RecoveredPod, Runtime, RuntimeConfig, RuntimeEvent};
+// The agent's side.
+mod client;
+mod connection;
+mod ipam;
+mod lifecycle;
+mod network;
+mod spawn;
+
+// Between the two.
+mod cgroup;
+mod journal;
+mod netlink;
+mod protocol;
+
+// The shim's side.
+mod child;
+mod container;
+mod log;
+mod overlay;
+mod prepare;
+mod rootfs;
+mod running;
+mod sandbox;
+mod seccomp;
+mod session;
+mod shim;
+mod sys;
+mod syscalls;
+
+pub use client::{ContainerState, RecoveredContainer, RecoveredPod, Runtime, RuntimeConfig, RuntimeEvent};
 pub use error::{RuntimeError, Stage, StartError};
+pub use shim::shim_main;
 pub use user::{User, UserError, lookup_user};

@@ -4,7 +4,7 @@
 //! `RESOLVE_IN_ROOT`), so that a symbolic link in an image cannot make the agent read a file of the node.
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -39,18 +39,31 @@ pub fn lookup_user(layers: &[PathBuf], spec: &str) -> Result<User, UserError> {
     resolve(&passwd, &group, spec)
 }
 
+/// The home directory of `uid` in a mounted image; `/` when the image does not say.
+pub(super) fn home_of(root: BorrowedFd<'_>, uid: u32) -> String {
+    let passwd = read_below(root, "etc/passwd").ok().flatten().unwrap_or_default();
+    let uid = uid.to_string();
+    let entry = passwd.lines().filter_map(PasswdEntry::parse).find(|entry| entry.matches(&uid));
+    entry.map_or("/", |entry| entry.home).to_owned()
+}
+
 fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
-    let roots = open_layers(layers)?;
-    for root in roots {
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), how) {
-            Ok(file) => return read_small(std::fs::File::from(file)),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
-            Err(error) => return Err(error.into()),
+    for root in open_layers(layers)? {
+        if let Some(content) = read_below(root.as_fd(), path)? {
+            return Ok(content);
         }
     }
     Ok(String::new())
+}
+
+fn read_below(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<String>> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), how) {
+        Ok(file) => read_small(std::fs::File::from(file)).map(Some),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn read_small(file: std::fs::File) -> io::Result<String> {
