@@ -179,7 +179,7 @@ fn pods_reach_each_other() {
 
 #[test]
 fn containers_outlive_the_agent_and_no_exit_is_lost() {
-    on_a_node(|mut node| async move {
+    on_a_node(|node| async move {
         node.runtime.create_sandbox(sandbox("p10")).await.unwrap();
         let plan = node.shell("p10", "while ! test -e /tmp/../go/now; do sleep 0.02; done; echo done; exit 5");
         let go = node.directory.join("go");

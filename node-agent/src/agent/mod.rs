@@ -67,6 +67,7 @@ pub async fn run(config: AgentConfig, images: Arc<dyn Images>, shutdown: Cancell
         run_dir: config.run_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
         bridge: config.bridge.clone(),
+        pod_network: None,
         shim_command: config.shim_command.clone(),
     })
     .await?;

@@ -115,11 +115,11 @@ pub(super) struct ChildEnds {
     pub(super) stderr: OwnedFd,
 }
 
-/// The whole life of the child up to `execve`.
-pub(super) fn run(plan: &ContainerPlan, prepared: &Prepared, ends: &ChildEnds) -> Infallible {
+/// The whole life of the child up to `execve`; returns only when something failed.
+pub(super) fn run(plan: &ContainerPlan, prepared: &Prepared, ends: &ChildEnds) {
     let Err(failure) = build(plan, prepared, ends);
+    // Nobody reads only when the shim is dead.
     let _ = rustix::io::write(&ends.report, &failure.to_bytes());
-    sys::exit_now(127)
 }
 
 type Outcome<T> = Result<T, Failure>;

@@ -5,7 +5,6 @@
 
 #![allow(unsafe_code)]
 
-use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -33,12 +32,13 @@ pub(super) struct Child {
     pub(super) pidfd: OwnedFd,
 }
 
-/// Makes a child with `flags` (`CLONE_NEW…`), in `cgroup` when given; it runs `run`, which ends in `execve` or `_exit`.
+/// Makes a child with `flags` (`CLONE_NEW…`), in `cgroup` when given; it runs `run`, which should end in
+/// `execve`; where it returns, the child exits with 127.
 pub(super) fn clone3(
     _proof: &SingleThreaded,
     flags: c_int,
     cgroup: Option<BorrowedFd<'_>>,
-    run: impl FnOnce() -> Infallible,
+    run: impl FnOnce(),
 ) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
     // SAFETY: `clone_args` is plain data for which all zeros is a valid value.
@@ -55,7 +55,10 @@ pub(super) fn clone3(
     // goes on in it, so no lock can be held by a thread that does not exist there. `arguments` and `pidfd` outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     match check(result)? {
-        0 => match run() {},
+        0 => {
+            run();
+            exit_now(127)
+        }
         pid => {
             let pid = u32::try_from(pid).expect("invariant: a pid is positive");
             // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
@@ -90,7 +93,7 @@ pub(super) fn execve(path: &CStr, argv: &StringVector, env: &StringVector) -> io
 }
 
 /// Ends the process without running destructors or flushing: for a child that could not `execve`.
-pub(super) fn exit_now(code: c_int) -> ! {
+fn exit_now(code: c_int) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
 }
