@@ -181,9 +181,10 @@ impl HttpServer {
             Route::Resources { group, version } => {
                 plain(discovery::resource_list(&group, &version).ok_or_else(missing)?)
             }
-            // kubectl before 1.29 needs an answer here and is content with an empty document.
+            // kubectl before 1.29 needs an answer here and is content with an empty document. It asks for `…v2@v1.0…`, which
+            // Go's parser refuses in an answer.
             Route::OpenApiV2 => {
-                let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2@v1.0+protobuf");
+                let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
                 Ok(respond::bytes(StatusCode::OK, kind, bytes::Bytes::new()))
             }
             Route::OpenApiIndex => plain(self.inner.openapi.index()),
