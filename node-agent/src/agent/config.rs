@@ -52,7 +52,12 @@ pub struct CapacityOverrides {
 
 impl AgentConfig {
     /// Usual values for a node of this name; the coordinates of the machine are the caller's.
-    pub fn new(node_name: impl Into<String>, data_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>, cluster: ClusterAccess) -> Self {
+    pub fn new(
+        node_name: impl Into<String>,
+        data_dir: impl Into<PathBuf>,
+        run_dir: impl Into<PathBuf>,
+        cluster: ClusterAccess,
+    ) -> Self {
         let node_name = node_name.into();
         Self {
             cgroup_parent: Path::new("kontiki").join(&node_name),
@@ -92,20 +97,32 @@ impl ClusterAccess {
         let wrong = |what: String| AgentError::Config { what: format!("{}: {what}", path.display()) };
         let file = Kubeconfig::read_from(path).map_err(|error| wrong(error.to_string()))?;
         let context_name = file.current_context.clone();
-        let context = file.contexts.iter().find(|context| Some(&context.name) == context_name.as_ref()).or(file.contexts.first());
-        let context = context.and_then(|context| context.context.clone()).ok_or_else(|| wrong("no context".to_owned()))?;
+        let context =
+            file.contexts.iter().find(|context| Some(&context.name) == context_name.as_ref()).or(file.contexts.first());
+        let context =
+            context.and_then(|context| context.context.clone()).ok_or_else(|| wrong("no context".to_owned()))?;
         let mut names: Vec<String> = file.clusters.iter().map(|cluster| cluster.name.clone()).collect();
         // The current one first, so that a client starts with the nearest server.
         names.sort_by_key(|name| *name != context.cluster);
         let mut servers = Vec::with_capacity(names.len());
         for name in names {
-            let options = KubeConfigOptions { context: context_name.clone(), cluster: Some(name), user: context.user.clone() };
-            servers.push(kube::Config::from_custom_kubeconfig(file.clone(), &options).await.map_err(|error| wrong(error.to_string()))?);
+            let options =
+                KubeConfigOptions { context: context_name.clone(), cluster: Some(name), user: context.user.clone() };
+            servers.push(
+                kube::Config::from_custom_kubeconfig(file.clone(), &options)
+                    .await
+                    .map_err(|error| wrong(error.to_string()))?,
+            );
         }
-        let user = file.auth_infos.iter().find(|user| Some(&user.name) == context.user.as_ref()).and_then(|user| user.auth_info.clone());
+        let user = file
+            .auth_infos
+            .iter()
+            .find(|user| Some(&user.name) == context.user.as_ref())
+            .and_then(|user| user.auth_info.clone());
         let user = user.ok_or_else(|| wrong("the context's user is not in the file".to_owned()))?;
         let fields = serde_json::to_value(&user).map_err(|error| wrong(error.to_string()))?;
-        let client_authority = servers.first().and_then(|server| server.root_cert.as_ref()).map(|chain| pem("CERTIFICATE", chain));
+        let client_authority =
+            servers.first().and_then(|server| server.root_cert.as_ref()).map(|chain| pem("CERTIFICATE", chain));
         Ok(Self {
             servers,
             certificate: material(&fields, "client-certificate").map_err(wrong)?,

@@ -62,8 +62,13 @@ pub fn place(files: &Files, pod: &Pod, name: &str) -> Option<Place> {
 }
 
 async fn one(context: &Arc<Context>, pod: &Arc<Pod>, volume: &Volume, tokens: &Tokens) -> Result<(), String> {
-    let group = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group).and_then(|group| u32::try_from(group).ok());
-    let place = place(&context.files, pod, &volume.name).ok_or_else(|| volume::VolumeError::Unsupported(volume.name.clone()).to_string())?;
+    let group = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref()?.fs_group)
+        .and_then(|group| u32::try_from(group).ok());
+    let place = place(&context.files, pod, &volume.name)
+        .ok_or_else(|| volume::VolumeError::Unsupported(volume.name.clone()).to_string())?;
     let Place::Path(path) = place else { return Ok(()) };
     if volume.empty_dir.is_some() {
         return blocking(move || volumes::make_empty_dir(&path, group).map_err(|error| describe(&path, &error))).await;
@@ -75,10 +80,19 @@ async fn one(context: &Arc<Context>, pod: &Arc<Pod>, volume: &Volume, tokens: &T
     let sources = fetch(context, pod, &volume::names(volume)).await?;
     let tokens = issue(context, pod, volume, tokens).await?;
     let facts = context.facts(&[]);
-    let inputs = volume::Inputs { pod, facts: &facts, config_maps: &sources.config_maps, secrets: &sources.secrets, tokens: &tokens };
+    let inputs = volume::Inputs {
+        pod,
+        facts: &facts,
+        config_maps: &sources.config_maps,
+        secrets: &sources.secrets,
+        tokens: &tokens,
+    };
     let contents = volume::contents(volume, &inputs).map_err(|error| error.to_string())?;
     let contents = contents.ok_or_else(|| volume::VolumeError::Unsupported(volume.name.clone()).to_string())?;
-    blocking(move || volumes::write_atomically(&path, &contents, group).map(drop).map_err(|error| describe(&path, &error))).await
+    blocking(move || {
+        volumes::write_atomically(&path, &contents, group).map(drop).map_err(|error| describe(&path, &error))
+    })
+    .await
 }
 
 /// Gets the named objects; those that do not exist are left out.
@@ -103,7 +117,12 @@ pub async fn fetch(context: &Arc<Context>, pod: &Pod, names: &Names) -> Result<S
 }
 
 /// The tokens that a projected volume wants, by path; a token is used for four fifths of its life.
-async fn issue(context: &Arc<Context>, pod: &Pod, volume: &Volume, issued: &Tokens) -> Result<BTreeMap<String, String>, String> {
+async fn issue(
+    context: &Arc<Context>,
+    pod: &Pod,
+    volume: &Volume,
+    issued: &Tokens,
+) -> Result<BTreeMap<String, String>, String> {
     let mut out = BTreeMap::new();
     let projections = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
     for source in projections.filter_map(|source| source.service_account_token.as_ref()) {
@@ -133,6 +152,8 @@ fn describe(path: &Path, error: &std::io::Error) -> String {
 }
 
 /// Disk work away from the loops of the pods.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -50,9 +50,16 @@ fn policy(container: &Container) -> &str {
 }
 
 /// Finds or pulls the image; tells the pod's story on the way.
-pub async fn find(context: &Arc<Context>, pod: &Pod, container: &Container, field_path: Option<String>) -> Result<Image, NoImage> {
+pub async fn find(
+    context: &Arc<Context>,
+    pod: &Pod,
+    container: &Container,
+    field_path: Option<String>,
+) -> Result<Image, NoImage> {
     let name = container.image.clone().unwrap_or_default();
-    let tell = |is_warning, reason, message| context.api.record(pod, Note { is_warning, reason, message, field_path: field_path.clone() });
+    let tell = |is_warning, reason, message| {
+        context.api.record(pod, Note { is_warning, reason, message, field_path: field_path.clone() })
+    };
     if let Err(error) = context.images.check(&name) {
         let message = format!("Failed to apply default image tag \"{name}\": {error}");
         tell(true, "InspectFailed", message.clone());
@@ -76,7 +83,13 @@ pub async fn find(context: &Arc<Context>, pod: &Pod, container: &Container, fiel
                 Ok((image, true)) => {
                     let took = short(Timestamp::now().duration_since(begun).as_secs_f64());
                     let size = image.size_bytes;
-                    tell(false, "Pulled", format!("Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes."));
+                    tell(
+                        false,
+                        "Pulled",
+                        format!(
+                            "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes."
+                        ),
+                    );
                     Ok(image)
                 }
                 Ok((image, false)) => {
@@ -94,7 +107,12 @@ pub async fn find(context: &Arc<Context>, pod: &Pod, container: &Container, fiel
 }
 
 /// The image and whether the registry was heard.
-async fn pull(context: &Arc<Context>, pod: &Pod, name: &str, present: Option<Image>) -> Result<(Image, bool), PullError> {
+async fn pull(
+    context: &Arc<Context>,
+    pod: &Pod,
+    name: &str,
+    present: Option<Image>,
+) -> Result<(Image, bool), PullError> {
     let imported = present.filter(|image| image.origin == Origin::Imported);
     let credentials = pull_credentials(context, pod).await;
     let pulling = context.images.pull(name, &credentials);
@@ -115,8 +133,14 @@ async fn pull_credentials(context: &Arc<Context>, pod: &Pod) -> Vec<Credential> 
         match context.api.secret(namespace, &reference.name).await {
             Ok(Some(secret)) => found.extend(credentials::of(&secret)),
             Ok(None) | Err(_) => {
-                let message = format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
-                context.api.record(pod, Note { is_warning: true, reason: "FailedToRetrieveImagePullSecret", message, field_path: None });
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
+                context.api.record(
+                    pod,
+                    Note { is_warning: true, reason: "FailedToRetrieveImagePullSecret", message, field_path: None },
+                );
             }
         }
     }

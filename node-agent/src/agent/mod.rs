@@ -62,7 +62,8 @@ pub async fn run(config: AgentConfig, images: Arc<dyn Images>, shutdown: Cancell
         let path = config.data_dir.join(dir);
         std::fs::create_dir_all(&path).map_err(|source| AgentError::Io { what: path.display().to_string(), source })?;
     }
-    let client = failover::client(config.cluster.servers.clone()).map_err(|error| AgentError::Client(Box::new(error)))?;
+    let client =
+        failover::client(config.cluster.servers.clone()).map_err(|error| AgentError::Client(Box::new(error)))?;
     let runtime = Runtime::open(RuntimeConfig {
         run_dir: config.run_dir.clone(),
         cgroup_parent: config.cgroup_parent.clone(),
@@ -94,7 +95,8 @@ impl Agent {
         let board = Arc::new(Board::default());
         let files = Files::new(config.data_dir.clone(), config.run_dir.clone());
         let server = LogServer::bind(config.listen, &config.cluster, board.clone(), files.clone()).await?;
-        let reporter = NodeReporter::new(self.client.clone(), config.clone(), self.images.clone(), allocatable, server.port());
+        let reporter =
+            NodeReporter::new(self.client.clone(), config.clone(), self.images.clone(), allocatable, server.port());
         let (recorder, recording) = recorder::recorder(self.client.clone(), config.node_name.clone());
         let (services, store) = self.services();
         let context = Arc::new(Context {
@@ -109,7 +111,12 @@ impl Agent {
         });
         let work = async {
             let node = reporter.register().await;
-            let note = Note { is_warning: false, reason: "Starting", message: "Starting kubelet.".to_owned(), field_path: None };
+            let note = Note {
+                is_warning: false,
+                reason: "Starting",
+                message: "Starting kubelet.".to_owned(),
+                field_path: None,
+            };
             recorder.record_node(&config.node_name, note);
             let lease = node::keep_lease(self.client.clone(), node.clone(), config.lease_renew_interval);
             let pods = async {
@@ -148,7 +155,8 @@ impl Agent {
     /// The addresses of this node's pods: as configured, else as the cluster gives them, else a default that is right for one
     /// node alone.
     async fn set_up_network(&self, node: Node) {
-        let given = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty());
+        let given =
+            |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty());
         let mut cidr = self.config.pod_cidr.clone().or_else(|| given(&node));
         let nodes = Api::<Node>::all(self.client.clone());
         let begun = Timestamp::now();
@@ -172,7 +180,13 @@ fn restore(pod: RecoveredPod) -> (String, Restored) {
             ContainerState::Exited(exit) => (RestoredState::Exited, time(exit.started_at)),
             ContainerState::Unknown => (RestoredState::Unknown, None),
         };
-        RestoredContainer { name: container.key.name, attempt: container.key.attempt, container_id: container.key.id, started_at, state }
+        RestoredContainer {
+            name: container.key.name,
+            attempt: container.key.attempt,
+            container_id: container.key.id,
+            started_at,
+            state,
+        }
     });
     let restored = Restored {
         sandbox_ips: (!pod.lost).then(|| pod.sandbox.ip.map(|ip| ip.to_string()).into_iter().collect()),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -44,7 +46,13 @@ pub struct NodeReporter {
 }
 
 impl NodeReporter {
-    pub fn new(client: Client, config: Arc<AgentConfig>, images: Arc<dyn Images>, allocatable: Allocatable, port: u16) -> Self {
+    pub fn new(
+        client: Client,
+        config: Arc<AgentConfig>,
+        images: Arc<dyn Images>,
+        allocatable: Allocatable,
+        port: u16,
+    ) -> Self {
         Self { client, config, images, allocatable, port }
     }
 
@@ -64,7 +72,10 @@ impl NodeReporter {
     async fn try_register(&self) -> Result<Node, kube::Error> {
         let nodes = Api::<Node>::all(self.client.clone());
         let name = &self.config.node_name;
-        let node = Node { metadata: ObjectMeta { name: Some(name.clone()), labels: Some(self.labels()), ..ObjectMeta::default() }, ..Node::default() };
+        let node = Node {
+            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(self.labels()), ..ObjectMeta::default() },
+            ..Node::default()
+        };
         match nodes.create(&PostParams::default(), &node).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -120,11 +131,16 @@ impl NodeReporter {
             size_bytes: i64::try_from(image.size_bytes).ok(),
         };
         NodeStatus {
-            addresses: Some(vec![address("InternalIP", self.config.address.to_string()), address("Hostname", self.config.node_name.clone())]),
+            addresses: Some(vec![
+                address("InternalIP", self.config.address.to_string()),
+                address("Hostname", self.config.node_name.clone()),
+            ]),
             allocatable: Some(amounts.clone()),
             capacity: Some(amounts),
             conditions: Some(conditions(existing, now)),
-            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }) }),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
             images: Some(images.into_iter().take(NODE_IMAGES_MAX).map(image).collect()),
             node_info: Some(machine::system_info()),
             ..NodeStatus::default()
@@ -133,7 +149,11 @@ impl NodeReporter {
 }
 
 fn amounts(allocatable: &Allocatable) -> BTreeMap<String, Quantity> {
-    let cpu = if allocatable.cpu_milli % 1000 == 0 { (allocatable.cpu_milli / 1000).to_string() } else { format!("{}m", allocatable.cpu_milli) };
+    let cpu = if allocatable.cpu_milli % 1000 == 0 {
+        (allocatable.cpu_milli / 1000).to_string()
+    } else {
+        format!("{}m", allocatable.cpu_milli)
+    };
     let amounts = [
         ("cpu", cpu),
         ("memory", format!("{}Ki", allocatable.memory_bytes / 1024)),
@@ -190,7 +210,9 @@ pub async fn keep_lease(client: Client, node: Node, interval: Duration) {
 async fn renew(leases: &Api<Lease>, node: &Node) -> Result<(), kube::Error> {
     let name = node.metadata.name.clone().unwrap_or_default();
     let renew_time = Some(MicroTime(Timestamp::now()));
-    let patch = Patch::Merge(json!({"spec": {"renewTime": renew_time, "holderIdentity": name, "leaseDurationSeconds": LEASE_DURATION_S}}));
+    let patch = Patch::Merge(
+        json!({"spec": {"renewTime": renew_time, "holderIdentity": name, "leaseDurationSeconds": LEASE_DURATION_S}}),
+    );
     match leases.patch(&name, &PatchParams::default(), &patch).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         other => return other.map(drop),
@@ -202,7 +224,15 @@ async fn renew(leases: &Api<Lease>, node: &Node) -> Result<(), kube::Error> {
         uid: node.metadata.uid.clone().unwrap_or_default(),
         ..OwnerReference::default()
     };
-    let spec = LeaseSpec { holder_identity: Some(name.clone()), lease_duration_seconds: Some(LEASE_DURATION_S), renew_time, ..LeaseSpec::default() };
-    let lease = Lease { metadata: ObjectMeta { name: Some(name), owner_references: Some(vec![owner]), ..ObjectMeta::default() }, spec: Some(spec) };
+    let spec = LeaseSpec {
+        holder_identity: Some(name.clone()),
+        lease_duration_seconds: Some(LEASE_DURATION_S),
+        renew_time,
+        ..LeaseSpec::default()
+    };
+    let lease = Lease {
+        metadata: ObjectMeta { name: Some(name), owner_references: Some(vec![owner]), ..ObjectMeta::default() },
+        spec: Some(spec),
+    };
     leases.create(&PostParams::default(), &lease).await.map(drop)
 }

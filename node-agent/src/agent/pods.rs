@@ -121,7 +121,8 @@ impl Pods {
         if self.workers.contains_key(&uid) {
             return self.send(&uid, Message::Pod(pod)).await;
         }
-        let is_fresh = pod.status.as_ref().is_none_or(|status| status.start_time.is_none()) && !self.restored.contains_key(&uid);
+        let is_fresh =
+            pod.status.as_ref().is_none_or(|status| status.start_time.is_none()) && !self.restored.contains_key(&uid);
         let usage = if is_terminal(&pod) { Usage::default() } else { Usage::of(&pod) };
         let used = self.workers.values().fold(Usage::default(), |sum, handle| sum.plus(handle.usage));
         let refused = is_fresh.then(|| refusal(usage, used, &self.context.allocatable)).flatten();
@@ -171,7 +172,13 @@ impl Pods {
         }
         self.is_listed = true;
         let files = &self.context.files;
-        let orphans: HashSet<String> = self.restored.drain().map(|(uid, _)| uid).chain(files.known_pods()).filter(|uid| !self.listed.contains(uid)).collect();
+        let orphans: HashSet<String> = self
+            .restored
+            .drain()
+            .map(|(uid, _)| uid)
+            .chain(files.known_pods())
+            .filter(|uid| !self.listed.contains(uid))
+            .collect();
         for uid in orphans {
             tracing::info!(pod = uid, "removing a pod that the API does not know");
             if let Err(error) = self.context.containers.remove_sandbox(&uid).await {
@@ -190,7 +197,9 @@ impl Pods {
             return self.early.push(event);
         }
         match event {
-            RuntimeEvent::Exited { container, exit } if self.workers.contains_key(&uid) => self.send(&uid, Message::Exited { container, exit }).await,
+            RuntimeEvent::Exited { container, exit } if self.workers.contains_key(&uid) => {
+                self.send(&uid, Message::Exited { container, exit }).await
+            }
             RuntimeEvent::Exited { container, .. } => drop(self.context.containers.ack(&container).await),
             RuntimeEvent::ShimLost { .. } => self.send(&uid, Message::SandboxLost).await,
         }

@@ -75,7 +75,12 @@ pub trait PodApi: Send + Sync {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ApiFailure>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ApiFailure>;
     /// A token for the pod's service account, bound to the pod; with its expiry.
-    async fn token(&self, pod: &Pod, audience: Option<&str>, expiration_s: i64) -> Result<(String, Option<Timestamp>), ApiFailure>;
+    async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_s: i64,
+    ) -> Result<(String, Option<Timestamp>), ApiFailure>;
     /// Merges `status` into the pod's, if the pod of that name still has this uid.
     async fn patch_status(&self, namespace: &str, name: &str, uid: &str, status: &Value) -> Result<(), ApiFailure>;
     /// Removes the object at once, if the pod of that name still has this uid.

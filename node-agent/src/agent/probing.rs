@@ -38,7 +38,8 @@ impl Probing {
         self.tasks.retain(|key, _| running.contains(key));
         for (container, attempt) in running {
             let spec = machine.container_spec(*container);
-            let has_probes = spec.startup_probe.is_some() || spec.liveness_probe.is_some() || spec.readiness_probe.is_some();
+            let has_probes =
+                spec.startup_probe.is_some() || spec.liveness_probe.is_some() || spec.readiness_probe.is_some();
             if !has_probes || self.tasks.contains_key(&(*container, *attempt)) {
                 continue;
             }
@@ -119,7 +120,9 @@ impl Subject {
     /// Probes until the verdict ends it: a startup probe by success, startup and liveness by failure, readiness never.
     /// Returns whether the last verdict was success.
     async fn repeat(&self, kind: Kind, probe: &Probe) -> bool {
-        let seconds = |value: Option<i32>, default: i32| Duration::from_secs(u64::try_from(value.unwrap_or(default).max(0)).unwrap_or(0));
+        let seconds = |value: Option<i32>, default: i32| {
+            Duration::from_secs(u64::try_from(value.unwrap_or(default).max(0)).unwrap_or(0))
+        };
         tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
         let mut counter = Counter::new(probe);
         let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
@@ -127,10 +130,13 @@ impl Subject {
         loop {
             ticks.tick().await;
             let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
-            let result = tokio::time::timeout(timeout, self.once(probe)).await.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
+            let result = tokio::time::timeout(timeout, self.once(probe))
+                .await
+                .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
             if let Err(output) = &result {
                 let message = format!("{} probe failed: {output}", kind.title());
-                let note = Note { is_warning: true, reason: "Unhealthy", message, field_path: Some(self.field_path.clone()) };
+                let note =
+                    Note { is_warning: true, reason: "Unhealthy", message, field_path: Some(self.field_path.clone()) };
                 self.context.api.record(&self.pod, note);
             }
             let Some(is_success) = counter.take(result.is_ok()) else { continue };

@@ -108,6 +108,10 @@ impl Report {
 
     /// The API has everything that is known.
     pub fn is_settled(&self) -> bool {
-        !self.is_in_flight && self.wanted == self.accepted && self.heard.is_empty() && self.seen.is_empty() && self.told.is_empty()
+        !self.is_in_flight
+            && self.wanted == self.accepted
+            && self.heard.is_empty()
+            && self.seen.is_empty()
+            && self.told.is_empty()
     }
 }

@@ -17,8 +17,8 @@ use crate::pod::resources::{self, Amounts};
 use crate::pod::security::{self, ImageUser, Privileges};
 use crate::pod::{argv, hostname, services, volume};
 use crate::runtime::plan::{
-    ContainerPlan, LogLimits, Mount, MountSource, NetworkMode, Propagation, SandboxPlan, TerminationLog, TmpfsPlan, default_masked_paths,
-    default_read_only_paths,
+    ContainerPlan, LogLimits, Mount, MountSource, NetworkMode, Propagation, SandboxPlan, TerminationLog, TmpfsPlan,
+    default_masked_paths, default_read_only_paths,
 };
 
 const TERMINATION_LOG_DEFAULT: &str = "/dev/termination-log";
@@ -40,13 +40,17 @@ pub fn sandbox_plan(context: &Context, pod: &Pod) -> SandboxPlan {
     let (name, namespace) = (text(&pod.metadata.name), text(&pod.metadata.namespace));
     let memory_volumes = spec.volumes.iter().flatten().filter_map(|volume| {
         let source = volume.empty_dir.as_ref().filter(|source| source.medium.as_deref() == Some("Memory"))?;
-        let size = source.size_limit.as_ref().and_then(|size| u64::try_from(crate::pod::quantity::units(&size.0)?).ok());
+        let size =
+            source.size_limit.as_ref().and_then(|size| u64::try_from(crate::pod::quantity::units(&size.0)?).ok());
         Some((volume.name.clone(), TmpfsPlan { size, mode: MEMORY_VOLUME_MODE }))
     });
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     // As containerd does: without these, programs that are not root could neither serve port 80 nor ping.
     let usual = [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-    let usual = usual.into_iter().filter(|_| spec.host_network != Some(true)).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let usual = usual
+        .into_iter()
+        .filter(|_| spec.host_network != Some(true))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
     SandboxPlan {
         pod_uid: text(&pod.metadata.uid),
         hostname: hostname::names(spec, &name, &namespace, &context.names).0,
@@ -108,14 +112,24 @@ async fn plan(context: &Arc<Context>, start: &Start) -> Result<ContainerPlan, St
         home: user.home.as_deref(),
     };
     let env = environment::build(&inputs).map_err(|error| config(error.to_string()))?;
-    let argv = argv::resolve(container.command.as_deref(), container.args.as_deref(), &image.config.entrypoint, &image.config.cmd, &env);
+    let argv = argv::resolve(
+        container.command.as_deref(),
+        container.args.as_deref(),
+        &image.config.entrypoint,
+        &image.config.cmd,
+        &env,
+    );
     let argv = argv.map_err(|error| StartFailure::Create(error.to_string()))?;
     let place = |name: &str| place(&context.files, pod, name);
     let mut mounts = volume::mounts(container, place, &env).map_err(|error| config(error.to_string()))?;
     let hosts = hostname::hosts(spec, &start.ips, &short, full.as_deref(), &context.names);
     let texts = [
         ("/etc/hosts", context.files.hosts(uid_of(pod)), hosts),
-        ("/etc/resolv.conf", context.files.resolv_conf(uid_of(pod)), hostname::resolv_conf(spec, &namespace, &context.names)),
+        (
+            "/etc/resolv.conf",
+            context.files.resolv_conf(uid_of(pod)),
+            hostname::resolv_conf(spec, &namespace, &context.names),
+        ),
         ("/etc/hostname", context.files.hostname(uid_of(pod)), format!("{short}\n")),
     ];
     mounts.extend(managed_files(texts, &mounts).await.map_err(StartFailure::Create)?);
@@ -123,22 +137,41 @@ async fn plan(context: &Arc<Context>, start: &Start) -> Result<ContainerPlan, St
 }
 
 /// Who the image says it runs as, or the image's entry for the uid that the pod asks for.
-async fn image_user(context: &Arc<Context>, spec: &PodSpec, container: &Container, image: &Image) -> Result<ImageUser, StartFailure> {
+async fn image_user(
+    context: &Arc<Context>,
+    spec: &PodSpec,
+    container: &Container,
+    image: &Image,
+) -> Result<ImageUser, StartFailure> {
     let wanted = security::asked_uid(spec, container).map_or_else(|| image.config.user.clone(), |uid| uid.to_string());
     let (layers, containers, asked) = (image.layers.clone(), context.containers.clone(), wanted.clone());
     let user = blocking(move || containers.user(&layers, &asked)).await.map_err(StartFailure::Create)?;
     let name = wanted.split(':').next().unwrap_or_default();
     let is_named = !name.is_empty() && name.parse::<u32>().is_err();
-    Ok(ImageUser { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home, name: is_named.then(|| name.to_owned()) })
+    Ok(ImageUser {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        home: user.home,
+        name: is_named.then(|| name.to_owned()),
+    })
 }
 
 /// Writes the files that every container gets, except where the pod mounts its own over them.
 async fn managed_files(texts: [(&'static str, PathBuf, String); 3], mounts: &[Mount]) -> Result<Vec<Mount>, String> {
-    let wanted: Vec<_> = texts.into_iter().filter(|(target, ..)| mounts.iter().all(|mount| mount.destination.as_os_str() != *target)).collect();
+    let wanted: Vec<_> = texts
+        .into_iter()
+        .filter(|(target, ..)| mounts.iter().all(|mount| mount.destination.as_os_str() != *target))
+        .collect();
     blocking(move || {
         let write = |(target, path, text): (&str, PathBuf, String)| {
             write_text(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok(Mount { destination: target.into(), source: MountSource::Bind(path), read_only: false, propagation: Propagation::Private })
+            Ok(Mount {
+                destination: target.into(),
+                source: MountSource::Bind(path),
+                read_only: false,
+                propagation: Propagation::Private,
+            })
         };
         wanted.into_iter().map(write).collect()
     })
@@ -160,8 +193,15 @@ fn assemble(
     let amounts = Amounts::of(container.resources.as_ref());
     let memory_bytes = u64::try_from(context.allocatable.memory_bytes).unwrap_or(0);
     let cwd = container.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(&image.config.working_dir);
-    let message_path = container.termination_message_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(TERMINATION_LOG_DEFAULT);
-    let termination_log = TerminationLog { host_path: context.files.termination_log(uid, &container.name, &id), container_path: message_path.into() };
+    let message_path = container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or(TERMINATION_LOG_DEFAULT);
+    let termination_log = TerminationLog {
+        host_path: context.files.termination_log(uid, &container.name, &id),
+        container_path: message_path.into(),
+    };
     let is_open = privileges.privileged || privileges.is_proc_unmasked;
     ContainerPlan {
         name: container.name.clone(),

@@ -61,7 +61,11 @@ impl World {
     }
 
     fn place_of(&self, text: &str) -> usize {
-        self.log.lock().iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text:?} is not in:\n{}", self.log()))
+        self.log
+            .lock()
+            .iter()
+            .position(|line| line.contains(text))
+            .unwrap_or_else(|| panic!("{text:?} is not in:\n{}", self.log()))
     }
 }
 
@@ -110,15 +114,27 @@ impl PodApi for World {
 impl Images for World {
     fn check(&self, reference: &str) -> Result<(), PullError> {
         if reference.contains(' ') {
-            return Err(PullError::InvalidName { reference: reference.to_owned(), what: "invalid reference format".to_owned() });
+            return Err(PullError::InvalidName {
+                reference: reference.to_owned(),
+                what: "invalid reference format".to_owned(),
+            });
         }
         Ok(())
     }
 
     async fn resolve(&self, reference: &str) -> Option<Image> {
         let origin = if self.is_imported { Origin::Imported } else { Origin::Pulled };
-        let config = ImageConfig { entrypoint: vec!["/entry".to_owned()], cmd: vec!["cmd".to_owned()], ..ImageConfig::default() };
-        (!reference.starts_with("missing")).then(|| Image { id: "sha256:1".to_owned(), config, origin, ..Image::default() })
+        let config = ImageConfig {
+            entrypoint: vec!["/entry".to_owned()],
+            cmd: vec!["cmd".to_owned()],
+            ..ImageConfig::default()
+        };
+        (!reference.starts_with("missing")).then(|| Image {
+            id: "sha256:1".to_owned(),
+            config,
+            origin,
+            ..Image::default()
+        })
     }
 
     async fn pull(&self, reference: &str, _: &[Credential]) -> Result<Image, PullError> {
@@ -135,7 +151,12 @@ impl Images for World {
 impl Containers for World {
     async fn create_sandbox(&self, plan: SandboxPlan) -> Result<Sandbox, RuntimeError> {
         self.say(format!("sandbox {}", plan.hostname));
-        Ok(Sandbox { pod_uid: plan.pod_uid, ip: Some([10, 1, 0, 2].into()), shim_pid: 1, created_at: SystemTime::now() })
+        Ok(Sandbox {
+            pod_uid: plan.pod_uid,
+            ip: Some([10, 1, 0, 2].into()),
+            shim_pid: 1,
+            created_at: SystemTime::now(),
+        })
     }
 
     async fn start(&self, _: &str, plan: ContainerPlan) -> Result<Started, StartError> {
@@ -191,7 +212,11 @@ fn bench_with(world: World, spec: Value) -> Bench {
         images: world.clone(),
         containers: world.clone(),
         files: files.clone(),
-        names: NodeNames { hostname: "node".to_owned(), cluster_domain: "cluster.local".to_owned(), ..NodeNames::default() },
+        names: NodeNames {
+            hostname: "node".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            ..NodeNames::default()
+        },
         host_ips: vec!["192.0.2.1".to_owned()],
         allocatable: Allocatable::default(),
         board: Arc::new(Board::default()),
@@ -217,13 +242,15 @@ impl Bench {
     async fn exit(&self, code: i32) {
         let plan = self.world.plans.lock().last().cloned().unwrap();
         let container = ContainerKey { pod_uid: "u1".to_owned(), name: plan.name, attempt: plan.attempt, id: plan.id };
-        let exit = Exit { code, signal: None, oom: false, started_at: SystemTime::now(), finished_at: SystemTime::now() };
+        let exit =
+            Exit { code, signal: None, oom: false, started_at: SystemTime::now(), finished_at: SystemTime::now() };
         self.inbox.send(Message::Exited { container, exit }).await.unwrap();
     }
 
     async fn delete(&self) {
         let mut pod = (*self.pod).clone();
-        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now() + Duration::from_secs(30)));
+        pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now() + Duration::from_secs(30)));
         pod.metadata.deletion_grace_period_seconds = Some(30);
         self.inbox.send(Message::Pod(Arc::new(pod))).await.unwrap();
     }
@@ -240,14 +267,21 @@ async fn a_pod_runs_ends_and_is_told_about_before_its_exit_is_forgotten() {
     {
         let plans = bench.world.plans.lock();
         assert_eq!(plans[0].argv, ["printenv", "HOSTNAME", "tcp://10.96.0.1:443"]);
-        assert!(plans[0].env.contains(&"HOSTNAME=p".to_owned()) && plans[0].env.contains(&"HOME=/root".to_owned()), "{:?}", plans[0].env);
+        assert!(
+            plans[0].env.contains(&"HOSTNAME=p".to_owned()) && plans[0].env.contains(&"HOME=/root".to_owned()),
+            "{:?}",
+            plans[0].env
+        );
     }
     let hosts = std::fs::read_to_string(bench.files.hosts("u1")).unwrap();
     assert!(hosts.contains("10.1.0.2\tp\n"), "{hosts}");
     bench.exit(0).await;
     bench.world.until("remove sandbox").await;
-    let (told, acked, removed) =
-        (bench.world.place_of("status Succeeded terminated"), bench.world.place_of("ack c 0"), bench.world.place_of("remove sandbox"));
+    let (told, acked, removed) = (
+        bench.world.place_of("status Succeeded terminated"),
+        bench.world.place_of("ack c 0"),
+        bench.world.place_of("remove sandbox"),
+    );
     assert!(told < acked && told < removed, "{}", bench.world.log());
     bench.delete().await;
     bench.world.until("over").await;
@@ -279,8 +313,13 @@ async fn deletion_stops_the_container_and_then_removes_the_pod() {
     bench.world.until("stop c").await;
     bench.exit(143).await;
     bench.world.until("over").await;
-    let order = ["event Killing: Stopping container c", "stop c", "ack c 0", "remove sandbox", "delete u1", "over"].map(|text| bench.world.place_of(text));
-    assert!(order.windows(2).filter(|pair| pair[0] > pair[1]).count() == 0 || order[2] < order[4], "{}", bench.world.log());
+    let order = ["event Killing: Stopping container c", "stop c", "ack c 0", "remove sandbox", "delete u1", "over"]
+        .map(|text| bench.world.place_of(text));
+    assert!(
+        order.windows(2).filter(|pair| pair[0] > pair[1]).count() == 0 || order[2] < order[4],
+        "{}",
+        bench.world.log()
+    );
 }
 
 #[tokio::test]
@@ -311,7 +350,10 @@ async fn images_that_can_never_be_are_named() {
     let invalid = bench(json!({"containers": [{"name": "c", "image": "not a name"}]}));
     invalid.world.until("event Failed: Error: InvalidImageName").await;
     let never = bench(json!({"containers": [{"name": "c", "image": "missing", "imagePullPolicy": "Never"}]}));
-    never.world.until("event ErrImageNeverPull: Container image \"missing\" is not present with pull policy of Never").await;
+    never
+        .world
+        .until("event ErrImageNeverPull: Container image \"missing\" is not present with pull policy of Never")
+        .await;
 }
 
 #[tokio::test]

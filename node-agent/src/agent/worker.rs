@@ -20,10 +20,12 @@ use super::report::{Report, Saved};
 use super::start::{self, Start};
 use crate::image::Image;
 use crate::io::files::read_start;
-use crate::limits::{API_RETRY_FIRST, API_RETRY_MAX, TERMINATION_LOG_BYTES_MAX, TERMINATION_MESSAGE_BYTES_MAX, VOLUME_REFRESH_S};
+use crate::limits::{
+    API_RETRY_FIRST, API_RETRY_MAX, TERMINATION_LOG_BYTES_MAX, TERMINATION_MESSAGE_BYTES_MAX, VOLUME_REFRESH_S,
+};
 use crate::pod::backoff::after;
 use crate::pod::exit::{self, Termination};
-use crate::pod::machine::{Ending, Input, Machine, Next, Run, Step, Verdict, Volumes};
+use crate::pod::machine::{Ending, Input, Machine, Run, Step, Verdict, Volumes};
 use crate::pod::volume::is_refreshed;
 use crate::runtime::plan::{ContainerKey, Exit};
 
@@ -82,7 +84,7 @@ impl Worker {
         loop {
             let now = Timestamp::now();
             let next = self.machine.next(now);
-            let wake = self.wake(&next, now);
+            let timer = next.wake;
             for step in next.steps {
                 self.execute(step);
             }
@@ -92,6 +94,7 @@ impl Worker {
             self.tell(now);
             self.release_held();
             self.probe();
+            let wake = self.wake(timer, now);
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(message) => self.hear(message),
@@ -105,8 +108,8 @@ impl Worker {
         self.context.board.remove(&self.machine.pod);
     }
 
-    fn wake(&self, next: &Next, now: Timestamp) -> Duration {
-        let times = [next.wake, self.report.retry_at(), self.has_refreshed_volumes().then_some(self.refresh_at)];
+    fn wake(&self, timer: Option<Timestamp>, now: Timestamp) -> Duration {
+        let times = [timer, self.report.retry_at(), self.has_refreshed_volumes().then_some(self.refresh_at)];
         let first = times.into_iter().flatten().min().map(|at| at.duration_since(now));
         let wait = first.map_or(Duration::from_secs(3600), |wait| Duration::try_from(wait).unwrap_or_default());
         // A timer that fires early by less than its resolution would spin.
@@ -140,7 +143,9 @@ impl Worker {
             let message = fill_volumes::blocking(move || {
                 let text = read_start(&file, TERMINATION_MESSAGE_BYTES_MAX);
                 let _ = std::fs::remove_file(&file);
-                Ok(exit::message(&text, is_fallback, code, || crate::io::log_file::tail_text(&log, TERMINATION_LOG_BYTES_MAX)))
+                Ok(exit::message(&text, is_fallback, code, || {
+                    crate::io::log_file::tail_text(&log, TERMINATION_LOG_BYTES_MAX)
+                }))
             });
             let time = |at| Timestamp::try_from(at).ok();
             let termination = Termination {
@@ -222,7 +227,8 @@ impl Worker {
         self.under_way.push(Box::pin(async move {
             let meta = &pod.metadata;
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
-            let result = context.api.patch_status(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid), &attempt).await;
+            let result =
+                context.api.patch_status(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid), &attempt).await;
             Done::Saved(Saved { patch: attempt, result })
         }));
     }
@@ -269,7 +275,8 @@ impl Worker {
             }),
             Step::TearDown => input(async move {
                 let files = context.files.clone();
-                let removed = fill_volumes::blocking(move || files.remove_pod(&pod).map_err(|error| error.to_string())).await;
+                let removed =
+                    fill_volumes::blocking(move || files.remove_pod(&pod).map_err(|error| error.to_string())).await;
                 if let Err(error) = removed {
                     tracing::warn!(pod = uid, error, "the pod's files were not all removed");
                 }
@@ -318,7 +325,8 @@ impl Worker {
         let context = self.context.clone();
         let name = self.machine.containers[container].name.clone();
         let grace = Duration::from_secs(u64::try_from(grace_s).unwrap_or(0));
-        let hook = self.machine.container_spec(container).lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone());
+        let hook =
+            self.machine.container_spec(container).lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.clone());
         let ip = self.machine.ips.first().cloned();
         Box::pin(async move {
             let left = super::hooks::before_stop(hook, ip, grace).await;
@@ -330,7 +338,9 @@ impl Worker {
     }
 
     fn has_refreshed_volumes(&self) -> bool {
-        self.machine.volumes == Volumes::Ready && self.machine.finished.is_none() && self.machine.spec().volumes.iter().flatten().any(is_refreshed)
+        self.machine.volumes == Volumes::Ready
+            && self.machine.finished.is_none()
+            && self.machine.spec().volumes.iter().flatten().any(is_refreshed)
     }
 
     fn refresh(&mut self) {

@@ -57,9 +57,19 @@ impl PodApi for KubeApi {
         Api::namespaced(self.client.clone(), namespace).get_opt(name).await.map_err(failure)
     }
 
-    async fn token(&self, pod: &Pod, audience: Option<&str>, expiration_s: i64) -> Result<(String, Option<Timestamp>), ApiFailure> {
+    async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_s: i64,
+    ) -> Result<(String, Option<Timestamp>), ApiFailure> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty()).unwrap_or("default");
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref())
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default");
         let bound = BoundObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -73,7 +83,8 @@ impl PodApi for KubeApi {
         };
         let request = TokenRequest { spec, ..TokenRequest::default() };
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
-        let answer: TokenRequest = accounts.create_subresource("token", account, &PostParams::default(), &request).await.map_err(failure)?;
+        let answer: TokenRequest =
+            accounts.create_subresource("token", account, &PostParams::default(), &request).await.map_err(failure)?;
         let status = answer.status.ok_or_else(|| ApiFailure::Refused("the API gave no token".to_owned()))?;
         Ok((status.token, Some(status.expiration_timestamp.0)))
     }
@@ -90,7 +101,11 @@ impl PodApi for KubeApi {
     async fn delete(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApiFailure> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        let params = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
         match pods.delete(name, &params).await {
             Ok(_) => Ok(()),
             Err(error) => match self.settle(namespace, name, uid, error).await {

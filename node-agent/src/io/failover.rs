@@ -109,7 +109,10 @@ fn is_unable(status: StatusCode) -> bool {
 fn is_connect_failure(error: &kube::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
-        if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect) {
+        if error
+            .downcast_ref::<hyper_util::client::legacy::Error>()
+            .is_some_and(hyper_util::client::legacy::Error::is_connect)
+        {
             return true;
         }
         source = error.source();
@@ -167,7 +170,11 @@ mod tests {
         assert_eq!(send(&reading, Method::GET).await.unwrap(), StatusCode::OK);
         let writing = client(servers().await).unwrap();
         assert_eq!(send(&writing, Method::POST).await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(send(&writing, Method::POST).await.unwrap(), StatusCode::OK, "the next request goes to the next server");
+        assert_eq!(
+            send(&writing, Method::POST).await.unwrap(),
+            StatusCode::OK,
+            "the next request goes to the next server"
+        );
     }
 
     #[tokio::test]

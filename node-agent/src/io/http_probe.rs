@@ -18,8 +18,12 @@ pub async fn get(action: &HTTPGetAction, pod_ip: &str, container: Option<&Contai
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let failed = |error: &dyn std::fmt::Display| format!("Get \"http://{host}:{port}{path}\": {error}");
     let stream = TcpStream::connect((host, port)).await.map_err(|error| failed(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    let mut request = Request::get(&path).header("host", format!("{host}:{port}")).header("user-agent", "kube-probe/kontiki").header("accept", "*/*");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    let mut request = Request::get(&path)
+        .header("host", format!("{host}:{port}"))
+        .header("user-agent", "kube-probe/kontiki")
+        .header("accept", "*/*");
     for header in action.http_headers.iter().flatten() {
         request = request.header(&header.name, &header.value);
     }
@@ -45,11 +49,17 @@ fn port(port: &IntOrString, container: Option<&Container>) -> Result<u16, String
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
-            let named = container.into_iter().flat_map(|container| container.ports.iter().flatten()).find(|port| port.name.as_deref() == Some(name));
+            let named = container
+                .into_iter()
+                .flat_map(|container| container.ports.iter().flatten())
+                .find(|port| port.name.as_deref() == Some(name));
             named.map(|port| port.container_port).or_else(|| name.parse().ok())
         }
     };
-    number.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0).ok_or_else(|| format!("invalid port: {port:?}"))
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("invalid port: {port:?}"))
 }
 
 #[cfg(test)]
@@ -76,6 +86,9 @@ mod tests {
     async fn redirects_are_success_and_errors_are_not() {
         assert_eq!(check("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await, Ok(()));
         assert_eq!(check("HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await, Ok(()));
-        assert_eq!(check("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").await, Err("HTTP probe failed with statuscode: 500".to_owned()));
+        assert_eq!(
+            check("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n").await,
+            Err("HTTP probe failed with statuscode: 500".to_owned())
+        );
     }
 }

@@ -143,7 +143,8 @@ pub fn tail_text(path: &Path, bytes_max: usize) -> String {
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         file.take(wanted).read_to_end(&mut bytes)?;
-        let first = if start == 0 { 0 } else { bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1) };
+        let first =
+            if start == 0 { 0 } else { bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1) };
         Ok(String::from_utf8_lossy(&Filter::new(Wish::default()).feed(&bytes[first..])).into_owned())
     };
     read().unwrap_or_default()
@@ -160,18 +161,32 @@ impl Subject {
     fn is_running(&self, status: &PodStatus) -> bool {
         let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         let own = all.into_iter().find(|status| status.name == self.container);
-        own.is_some_and(|status| status.restart_count == self.attempt && status.state.as_ref().is_some_and(|state| state.running.is_some()))
+        own.is_some_and(|status| {
+            status.restart_count == self.attempt && status.state.as_ref().is_some_and(|state| state.running.is_some())
+        })
     }
 }
 
 /// Reads the log into `sink` until its end, or when following until the container's end. Stops when nobody listens.
-pub async fn read(path: PathBuf, wish: Wish, subject: Subject, mut status: watch::Receiver<PodStatus>, sink: mpsc::Sender<io::Result<Bytes>>) {
+pub async fn read(
+    path: PathBuf,
+    wish: Wish,
+    subject: Subject,
+    mut status: watch::Receiver<PodStatus>,
+    sink: mpsc::Sender<io::Result<Bytes>>,
+) {
     if let Err(error) = read_all(&path, wish, &subject, &mut status, &sink).await {
         let _ = sink.send(Err(error)).await;
     }
 }
 
-async fn read_all(path: &Path, wish: Wish, subject: &Subject, status: &mut watch::Receiver<PodStatus>, sink: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+async fn read_all(
+    path: &Path,
+    wish: Wish,
+    subject: &Subject,
+    status: &mut watch::Receiver<PodStatus>,
+    sink: &mpsc::Sender<io::Result<Bytes>>,
+) -> io::Result<()> {
     let mut file = File::open(path)?;
     let start = wish.tail_lines.map_or(Ok(0), |lines| start_of_tail(&mut file, lines))?;
     file.seek(SeekFrom::Start(start))?;
@@ -274,7 +289,8 @@ mod tests {
     fn the_tail_begins_at_a_line() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"a\nbb\nccc\n").unwrap();
-        let starts: Vec<u64> = [0, 1, 2, 3, 9].into_iter().map(|lines| start_of_tail(&mut file, lines).unwrap()).collect();
+        let starts: Vec<u64> =
+            [0, 1, 2, 3, 9].into_iter().map(|lines| start_of_tail(&mut file, lines).unwrap()).collect();
         assert_eq!(starts, [9, 5, 2, 0, 0]);
         file.write_all(b"d").unwrap();
         assert_eq!(start_of_tail(&mut file, 1).unwrap(), 9);
@@ -283,7 +299,14 @@ mod tests {
     fn status(is_running: bool) -> PodStatus {
         let running = is_running.then(ContainerStateRunning::default);
         let state = ContainerState { running, ..ContainerState::default() };
-        PodStatus { container_statuses: Some(vec![ContainerStatus { name: "c".into(), state: Some(state), ..ContainerStatus::default() }]), ..PodStatus::default() }
+        PodStatus {
+            container_statuses: Some(vec![ContainerStatus {
+                name: "c".into(),
+                state: Some(state),
+                ..ContainerStatus::default()
+            }]),
+            ..PodStatus::default()
+        }
     }
 
     #[tokio::test]

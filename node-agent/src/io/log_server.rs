@@ -46,11 +46,17 @@ struct Served {
 }
 
 impl LogServer {
-    pub async fn bind(listen: SocketAddr, access: &ClusterAccess, board: Arc<Board>, files: Files) -> Result<Self, AgentError> {
+    pub async fn bind(
+        listen: SocketAddr,
+        access: &ClusterAccess,
+        board: Arc<Board>,
+        files: Files,
+    ) -> Result<Self, AgentError> {
         let io = |source| AgentError::Io { what: format!("cannot listen on {listen}"), source };
         let listener = TcpListener::bind(listen).await.map_err(io)?;
         let address = listener.local_addr().map_err(io)?;
-        let tls = tls(access).map_err(|what| AgentError::Config { what: format!("the certificates of the log server: {what}") })?;
+        let tls = tls(access)
+            .map_err(|what| AgentError::Config { what: format!("the certificates of the log server: {what}") })?;
         let router = Router::new()
             .route("/healthz", get(|| async { "ok" }))
             .route("/pods", get(pods))
@@ -85,7 +91,8 @@ async fn serve_one(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let is_allowed = certificate.is_some_and(is_allowed);
-    let router = if is_allowed { router } else { Router::new().fallback(|| async { (StatusCode::FORBIDDEN, "Forbidden") }) };
+    let router =
+        if is_allowed { router } else { Router::new().fallback(|| async { (StatusCode::FORBIDDEN, "Forbidden") }) };
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = serving.await {
@@ -98,7 +105,8 @@ fn is_allowed(certificate: &CertificateDer<'_>) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
     let subject = parsed.subject();
     let is_master = subject.iter_organization().any(|name| name.as_str().is_ok_and(|name| name == "system:masters"));
-    let is_server = |name: &str| matches!(name, "kube-apiserver-kubelet-client" | "system:kube-apiserver" | "kube-apiserver");
+    let is_server =
+        |name: &str| matches!(name, "kube-apiserver-kubelet-client" | "system:kube-apiserver" | "kube-apiserver");
     is_master || subject.iter_common_name().any(|name| name.as_str().is_ok_and(is_server))
 }
 
@@ -108,9 +116,14 @@ fn tls(access: &ClusterAccess) -> Result<ServerConfig, String> {
         roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|error| error.to_string())?;
-    let chain = CertificateDer::pem_slice_iter(&access.certificate).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let chain = CertificateDer::pem_slice_iter(&access.certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(&access.key).map_err(|error| error.to_string())?;
-    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).map_err(|error| error.to_string())?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -122,7 +135,11 @@ async fn pods(State(served): State<Served>) -> Response {
 
 type LogPath = (String, String, String);
 
-async fn logs(State(served): State<Served>, Path((namespace, name, container)): Path<LogPath>, Query(query): Query<HashMap<String, String>>) -> Response {
+async fn logs(
+    State(served): State<Served>,
+    Path((namespace, name, container)): Path<LogPath>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     let Some((pod, status)) = served.board.find(&namespace, &name) else {
         return (StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")).into_response();
     };
@@ -141,7 +158,8 @@ fn stream(files: &Files, pod: &Pod, subject: Subject, wish: Wish, status: watch:
     let path = files.log(pod, &subject.container, u32::try_from(subject.attempt).unwrap_or(0));
     let (sink, chunks) = mpsc::channel(LOG_CHUNKS_IN_FLIGHT);
     if !path.exists() {
-        let text = format!("failed to try resolving symlinks in path \"{}\": no such file or directory", path.display());
+        let text =
+            format!("failed to try resolving symlinks in path \"{}\": no such file or directory", path.display());
         return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
     }
     tokio::spawn(log_file::read(path, wish, subject, status, sink));
@@ -155,9 +173,13 @@ fn wish(query: &HashMap<String, String>, now: Timestamp) -> Result<(Wish, bool),
         let parse = |text: &String| text.parse::<u64>().map_err(|_| format!("invalid value for \"{name}\": {text:?}"));
         query.get(name).filter(|text| !text.is_empty()).map(parse).transpose()
     };
-    let since_time = query.get("sinceTime").map(|text| text.parse::<Timestamp>().map_err(|_| format!("invalid value for \"sinceTime\": {text:?}")));
+    let since_time = query
+        .get("sinceTime")
+        .map(|text| text.parse::<Timestamp>().map_err(|_| format!("invalid value for \"sinceTime\": {text:?}")));
     let since = match (number("sinceSeconds")?, since_time.transpose()?) {
-        (Some(seconds), _) => now.checked_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok(),
+        (Some(seconds), _) => {
+            now.checked_sub(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))).ok()
+        }
         (None, time) => time,
     };
     let wish = Wish {
@@ -213,18 +235,33 @@ mod tests {
         let ended = json!({"terminated": {"exitCode": 1}});
         assert_eq!(check(container(0, json!({"running": {}}), json!({})), false), Ok(0));
         assert_eq!(check(container(2, json!({"running": {}}), ended.clone()), true), Ok(1));
-        assert_eq!(check(container(2, json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended.clone()), false), Ok(2));
+        assert_eq!(
+            check(container(2, json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended.clone()), false),
+            Ok(2)
+        );
         assert_eq!(check(container(2, json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended.clone()), true), Ok(2));
-        assert_eq!(check(container(0, ended, json!({})), true), Err("previous terminated container \"c\" in pod \"p\" not found".into()));
+        assert_eq!(
+            check(container(0, ended, json!({})), true),
+            Err("previous terminated container \"c\" in pod \"p\" not found".into())
+        );
         let creating = container(0, json!({"waiting": {"reason": "ContainerCreating"}}), json!({}));
-        assert_eq!(check(creating, false), Err("container \"c\" in pod \"p\" is waiting to start: ContainerCreating".into()));
+        assert_eq!(
+            check(creating, false),
+            Err("container \"c\" in pod \"p\" is waiting to start: ContainerCreating".into())
+        );
     }
 
     #[test]
     fn options_are_read() {
-        let query = |text: &str| text.split('&').map(|pair| pair.split_once('=').unwrap()).map(|(key, value)| (key.into(), value.into())).collect();
+        let query = |text: &str| {
+            text.split('&')
+                .map(|pair| pair.split_once('=').unwrap())
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect()
+        };
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
-        let (found, previous) = wish(&query("follow=true&tailLines=5&sinceSeconds=60&timestamps=true&previous=true"), now).unwrap();
+        let (found, previous) =
+            wish(&query("follow=true&tailLines=5&sinceSeconds=60&timestamps=true&previous=true"), now).unwrap();
         let since = Some("2026-01-01T00:00:00Z".parse().unwrap());
         assert_eq!(found, Wish { follow: true, tail_lines: Some(5), since, timestamps: true, limit_bytes: None });
         assert!(previous);

@@ -19,11 +19,19 @@ impl Usage {
     pub fn of(pod: &Pod) -> Self {
         let amounts = pod.spec.as_ref().map_or_else(Amounts::default, pod_amounts);
         let signed = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
-        Self { cpu_milli: signed(amounts.cpu_request_milli), memory_bytes: signed(amounts.memory_request_bytes), pods: 1 }
+        Self {
+            cpu_milli: signed(amounts.cpu_request_milli),
+            memory_bytes: signed(amounts.memory_request_bytes),
+            pods: 1,
+        }
     }
 
     pub fn plus(self, other: Self) -> Self {
-        Self { cpu_milli: self.cpu_milli + other.cpu_milli, memory_bytes: self.memory_bytes + other.memory_bytes, pods: self.pods + other.pods }
+        Self {
+            cpu_milli: self.cpu_milli + other.cpu_milli,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            pods: self.pods + other.pods,
+        }
     }
 }
 
@@ -34,9 +42,12 @@ pub fn refusal(pod: Usage, used: Usage, node: &Allocatable) -> Option<(&'static 
         ("OutOfcpu", "cpu", pod.cpu_milli, used.cpu_milli, node.cpu_milli),
         ("OutOfmemory", "memory", pod.memory_bytes, used.memory_bytes, node.memory_bytes),
     ];
-    let full = checks.into_iter().find(|(_, _, requested, used, capacity)| *requested > 0 && requested + used > *capacity);
+    let full =
+        checks.into_iter().find(|(_, _, requested, used, capacity)| *requested > 0 && requested + used > *capacity);
     full.map(|(reason, resource, requested, used, capacity)| {
-        let why = format!("Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}");
+        let why = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
         (reason, format!("Pod was rejected: {why}"))
     })
 }
@@ -52,7 +63,10 @@ mod tests {
         assert_eq!(refusal(pod, Usage { cpu_milli: 1500, memory_bytes: 500, pods: 1 }, &node), None);
         let (reason, message) = refusal(pod, Usage { cpu_milli: 1501, memory_bytes: 0, pods: 1 }, &node).unwrap();
         assert_eq!(reason, "OutOfcpu");
-        assert_eq!(message, "Pod was rejected: Node didn't have enough resource: cpu, requested: 500, used: 1501, capacity: 2000");
+        assert_eq!(
+            message,
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 500, used: 1501, capacity: 2000"
+        );
         assert_eq!(refusal(pod, Usage { pods: 2, ..Usage::default() }, &node).unwrap().0, "OutOfpods");
     }
 }

@@ -17,7 +17,8 @@ pub fn resolve(
     environment: &[(String, String)],
 ) -> Result<Vec<String>, NoCommand> {
     let written = |words: &[String]| -> Vec<String> {
-        let lookup = |name: &str| environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let lookup =
+            |name: &str| environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         words.iter().map(|word| expand(word, lookup)).collect()
     };
     let command = command.filter(|words| !words.is_empty());

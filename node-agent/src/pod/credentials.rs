@@ -20,7 +20,8 @@ pub fn of(secret: &Secret) -> Vec<Credential> {
 
 fn credential(registry: &str, entry: &Value) -> Option<Credential> {
     let field = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    let registry = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let registry =
+        registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/').to_owned();
     if let (Some(username), Some(password)) = (field("username"), field("password")) {
         return Some(Credential { registry, username, password });
     }
@@ -36,10 +37,14 @@ mod tests {
     #[test]
     fn both_forms_of_a_docker_configuration() {
         let secret = |key: &str, json: &str| -> Secret {
-            let data = std::collections::BTreeMap::from([(key.to_owned(), k8s_openapi::ByteString(json.as_bytes().to_vec()))]);
+            let data =
+                std::collections::BTreeMap::from([(key.to_owned(), k8s_openapi::ByteString(json.as_bytes().to_vec()))]);
             Secret { data: Some(data), ..Secret::default() }
         };
-        let new = secret(".dockerconfigjson", r#"{"auths": {"https://r.example/": {"auth": "dTpwOnE="}, "bad": {"auth": "?"}}}"#);
+        let new = secret(
+            ".dockerconfigjson",
+            r#"{"auths": {"https://r.example/": {"auth": "dTpwOnE="}, "bad": {"auth": "?"}}}"#,
+        );
         let old = secret(".dockercfg", r#"{"r.example": {"username": "u", "password": "p:q"}}"#);
         let expected = [Credential { registry: "r.example".into(), username: "u".into(), password: "p:q".into() }];
         assert_eq!(of(&new), expected);

@@ -152,7 +152,12 @@ fn of_source(inputs: &Inputs<'_>, from: &EnvVarSource) -> Result<Option<String>,
         return match map.data.as_ref().and_then(|data| data.get(key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(EnvironmentError::NoKey { kind: "ConfigMap", namespace: namespace(), name: name.clone(), key: key.clone() }),
+            None => Err(EnvironmentError::NoKey {
+                kind: "ConfigMap",
+                namespace: namespace(),
+                name: name.clone(),
+                key: key.clone(),
+            }),
         };
     }
     if let Some(selector) = &from.secret_key_ref {
@@ -163,7 +168,12 @@ fn of_source(inputs: &Inputs<'_>, from: &EnvVarSource) -> Result<Option<String>,
         return match secret.data.as_ref().and_then(|data| data.get(key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(EnvironmentError::NoKey { kind: "Secret", namespace: namespace(), name: name.clone(), key: key.clone() }),
+            None => Err(EnvironmentError::NoKey {
+                kind: "Secret",
+                namespace: namespace(),
+                name: name.clone(),
+                key: key.clone(),
+            }),
         };
     }
     Ok(Some(String::new()))
@@ -254,21 +264,33 @@ mod tests {
     #[test]
     fn what_is_missing_and_needed_is_named() {
         let key_of = |kind: &str, name: &str, key: &str, optional: bool| json!({"env": [{"name": "X", "valueFrom": {kind: {"name": name, "key": key, "optional": optional}}}]});
-        check(json!({"envFrom": [{"configMapRef": {"name": "none"}}]}), expect![[r#"
+        check(
+            json!({"envFrom": [{"configMapRef": {"name": "none"}}]}),
+            expect![[r#"
             error: configmap "none" not found
-        "#]]);
-        check(key_of("secretKeyRef", "none", "k", false), expect![[r#"
+        "#]],
+        );
+        check(
+            key_of("secretKeyRef", "none", "k", false),
+            expect![[r#"
             error: secret "none" not found
-        "#]]);
-        check(key_of("configMapKeyRef", "m", "k", false), expect![[r#"
+        "#]],
+        );
+        check(
+            key_of("configMapKeyRef", "m", "k", false),
+            expect![[r#"
             error: couldn't find key k in ConfigMap ns/m
-        "#]]);
-        check(key_of("configMapKeyRef", "m", "k", true), expect![[r#"
+        "#]],
+        );
+        check(
+            key_of("configMapKeyRef", "m", "k", true),
+            expect![[r#"
             PATH=/bin
             A=service
             HOSTNAME=p
             DB_PORT=tcp://10.0.0.1:1
             HOME=/root
-        "#]]);
+        "#]],
+        );
     }
 }

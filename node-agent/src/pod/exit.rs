@@ -52,7 +52,12 @@ pub fn unknown(attempt: u32, container_id: String, started_at: Option<Timestamp>
 
 /// The message a container leaves: the file at its `terminationMessagePath`, or with `FallbackToLogsOnError` the end of
 /// its log where the file is empty and the container failed.
-pub fn message(file: &[u8], is_fallback_policy: bool, exit_code: i32, log_tail: impl FnOnce() -> String) -> Option<String> {
+pub fn message(
+    file: &[u8],
+    is_fallback_policy: bool,
+    exit_code: i32,
+    log_tail: impl FnOnce() -> String,
+) -> Option<String> {
     let own = String::from_utf8_lossy(&file[..file.len().min(TERMINATION_MESSAGE_BYTES_MAX)]).into_owned();
     let text = if own.is_empty() && is_fallback_policy && exit_code != 0 { end_of(&log_tail()) } else { own };
     (!text.is_empty()).then_some(text)

@@ -74,7 +74,12 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// The value of a `resourceFieldRef`, divided and rounded up. `own` is the container that asks.
-pub fn resource(pod: &Pod, facts: &Facts, own: Option<&Container>, selector: &ResourceFieldSelector) -> Result<String, FieldError> {
+pub fn resource(
+    pod: &Pod,
+    facts: &Facts,
+    own: Option<&Container>,
+    selector: &ResourceFieldSelector,
+) -> Result<String, FieldError> {
     let container = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => named(pod, name).ok_or_else(|| FieldError::Container(name.to_owned()))?,
         None => own.ok_or_else(|| FieldError::Container(String::new()))?,
@@ -146,10 +151,18 @@ mod tests {
 
     #[test]
     fn resources_of_a_container() {
-        let cases = [("limits.memory", "1Mi", "64"), ("limits.cpu", "1", "2"), ("requests.cpu", "1", "2"), ("requests.cpu", "1m", "1500"), ("requests.memory", "1", "0")];
+        let cases = [
+            ("limits.memory", "1Mi", "64"),
+            ("limits.cpu", "1", "2"),
+            ("requests.cpu", "1", "2"),
+            ("requests.cpu", "1m", "1500"),
+            ("requests.memory", "1", "0"),
+        ];
         for (resource_name, divisor, expected) in cases {
-            let selector: ResourceFieldSelector =
-                serde_json::from_value(serde_json::json!({"resource": resource_name, "divisor": divisor, "containerName": "c"})).unwrap();
+            let selector: ResourceFieldSelector = serde_json::from_value(
+                serde_json::json!({"resource": resource_name, "divisor": divisor, "containerName": "c"}),
+            )
+            .unwrap();
             assert_eq!(resource(&pod(), &facts(), None, &selector).unwrap(), expected, "{resource_name}/{divisor}");
         }
     }

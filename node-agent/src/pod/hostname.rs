@@ -54,7 +54,11 @@ pub fn hosts(spec: &PodSpec, ips: &[String], short: &str, full: Option<&str>, no
         out
     };
     let aliases = spec.host_aliases.iter().flatten();
-    let lines: Vec<String> = aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))).collect();
+    let lines: Vec<String> = aliases
+        .map(|alias| {
+            format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))
+        })
+        .collect();
     if !lines.is_empty() {
         out.push_str("\n# Entries added by HostAliases.\n");
         lines.iter().for_each(|line| out.push_str(line));
@@ -89,7 +93,9 @@ pub fn resolv_conf(spec: &PodSpec, namespace: &str, node: &NodeNames) -> String 
         for option in config.options.iter().flatten() {
             let Some(name) = option.name.as_deref() else { continue };
             resolver.options.retain(|existing| existing.split(':').next() != Some(name));
-            resolver.options.push(option.value.as_ref().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}")));
+            resolver
+                .options
+                .push(option.value.as_ref().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}")));
         }
     }
     text(resolver)

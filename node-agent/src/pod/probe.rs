@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn thresholds_count_results_in_a_row() {
-        let mut counter = Counter::new(&Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() });
+        let mut counter =
+            Counter::new(&Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() });
         let results = [true, true, false, false, true, false, false, false, true];
         let verdicts: Vec<_> = results.into_iter().map(|result| counter.take(result)).collect();
         assert_eq!(verdicts, [None, Some(true), None, None, None, None, None, Some(false), None]);

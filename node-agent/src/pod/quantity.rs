@@ -86,7 +86,15 @@ mod tests {
 
     #[test]
     fn every_notation_is_read() {
-        let cases = [("100m", 100), ("1", 1000), ("0.5", 500), ("1500u", 2), ("2k", 2_000_000), ("1e3", 1_000_000), ("1Ki", 1_024_000)];
+        let cases = [
+            ("100m", 100),
+            ("1", 1000),
+            ("0.5", 500),
+            ("1500u", 2),
+            ("2k", 2_000_000),
+            ("1e3", 1_000_000),
+            ("1Ki", 1_024_000),
+        ];
         for (text, expected) in cases {
             assert_eq!(milli(text), Some(expected), "{text}");
         }

@@ -18,11 +18,13 @@ impl Amounts {
     pub fn of(resources: Option<&ResourceRequirements>) -> Self {
         let requests = resources.and_then(|resources| resources.requests.as_ref());
         let limits = resources.and_then(|resources| resources.limits.as_ref());
-        let read = |map: Option<&std::collections::BTreeMap<_, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>, name: &str| {
-            let text = &map?.get(name)?.0;
-            let value = if name == "cpu" { quantity::milli(text) } else { quantity::units(text) };
-            value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0)
-        };
+        let read =
+            |map: Option<&std::collections::BTreeMap<_, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+             name: &str| {
+                let text = &map?.get(name)?.0;
+                let value = if name == "cpu" { quantity::milli(text) } else { quantity::units(text) };
+                value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0)
+            };
         let (cpu_limit_milli, memory_limit_bytes) = (read(limits, "cpu"), read(limits, "memory"));
         // A limit without a request is its own request.
         Self {
@@ -39,7 +41,8 @@ fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
 }
 
 pub fn qos_class(spec: &PodSpec) -> QosClass {
-    let amounts: Vec<Amounts> = all_containers(spec).map(|container| Amounts::of(container.resources.as_ref())).collect();
+    let amounts: Vec<Amounts> =
+        all_containers(spec).map(|container| Amounts::of(container.resources.as_ref())).collect();
     let is_guaranteed = |amounts: &Amounts| {
         amounts.cpu_limit_milli.is_some()
             && amounts.memory_limit_bytes.is_some()
@@ -125,18 +128,26 @@ mod tests {
 
     #[test]
     fn qos_classes() {
-        let of = |resources: serde_json::Value| qos_class(&spec(json!([{"name": "c", "resources": resources}]), json!([])));
+        let of =
+            |resources: serde_json::Value| qos_class(&spec(json!([{"name": "c", "resources": resources}]), json!([])));
         assert_eq!(of(json!({})), QosClass::BestEffort);
         assert_eq!(of(json!({"requests": {"cpu": "1"}})), QosClass::Burstable);
         assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), QosClass::Guaranteed);
-        assert_eq!(of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}})), QosClass::Burstable);
+        assert_eq!(
+            of(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}})),
+            QosClass::Burstable
+        );
     }
 
     #[test]
     fn a_limit_without_request_is_the_request() {
-        let amounts = Amounts::of(Some(&serde_json::from_value(json!({"limits": {"cpu": "250m", "memory": "64Mi"}})).unwrap()));
+        let amounts =
+            Amounts::of(Some(&serde_json::from_value(json!({"limits": {"cpu": "250m", "memory": "64Mi"}})).unwrap()));
         let limits = container_limits(&amounts);
-        assert_eq!((limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes), (Some(256), Some(25_000), Some(64 << 20)));
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_quota_us, limits.memory_bytes),
+            (Some(256), Some(25_000), Some(64 << 20))
+        );
         assert_eq!(container_limits(&Amounts::default()).cpu_shares, Some(2));
     }
 

@@ -60,7 +60,11 @@ pub fn resolve(spec: &PodSpec, container: &Container, image_user: &ImageUser) ->
     let user = user(pod, own, image_user)?;
     let is_non_root = own.run_as_non_root.or(pod.run_as_non_root) == Some(true);
     if is_non_root && user.uid == 0 {
-        return Err(if own.run_as_user.or(pod.run_as_user).is_some() { SecurityError::RootAsked } else { SecurityError::Root });
+        return Err(if own.run_as_user.or(pod.run_as_user).is_some() {
+            SecurityError::RootAsked
+        } else {
+            SecurityError::Root
+        });
     }
     if let (true, None, Some(name)) = (is_non_root, own.run_as_user.or(pod.run_as_user), &image_user.name) {
         return Err(SecurityError::NonNumericUser(name.clone()));
@@ -76,7 +80,9 @@ pub fn resolve(spec: &PodSpec, container: &Container, image_user: &ImageUser) ->
     };
     Ok(Privileges {
         user,
-        no_new_privileges: own.allow_privilege_escalation == Some(false) && !privileged && !capabilities.contains("SYS_ADMIN"),
+        no_new_privileges: own.allow_privilege_escalation == Some(false)
+            && !privileged
+            && !capabilities.contains("SYS_ADMIN"),
         capabilities,
         seccomp,
         privileged,
@@ -89,7 +95,8 @@ fn user(pod: &PodSecurityContext, own: &SecurityContext, image: &ImageUser) -> R
     let id = |number: i64| u32::try_from(number).map_err(|_| SecurityError::Id(number));
     let uid = own.run_as_user.or(pod.run_as_user).map_or(Ok(image.uid), id)?;
     let gid = own.run_as_group.or(pod.run_as_group).map_or(Ok(image.gid), id)?;
-    let mut groups = if pod.supplemental_groups_policy.as_deref() == Some("Strict") { Vec::new() } else { image.groups.clone() };
+    let mut groups =
+        if pod.supplemental_groups_policy.as_deref() == Some("Strict") { Vec::new() } else { image.groups.clone() };
     for group in pod.supplemental_groups.iter().flatten().chain(&pod.fs_group) {
         groups.push(id(*group)?);
     }
@@ -120,24 +127,46 @@ mod tests {
         let image = ImageUser { uid: 7, gid: 8, groups: vec![9], ..ImageUser::default() };
         let plain = check(json!({}), json!({}), image.clone()).unwrap();
         assert_eq!(plain.user, UserPlan { uid: 7, gid: 8, groups: vec![9] });
-        let asked = check(json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4, 3]}), json!({"runAsUser": 5}), image).unwrap();
+        let asked = check(
+            json!({"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4, 3]}),
+            json!({"runAsUser": 5}),
+            image,
+        )
+        .unwrap();
         assert_eq!(asked.user, UserPlan { uid: 5, gid: 2, groups: vec![3, 4, 9] });
     }
 
     #[test]
     fn non_root_is_verified() {
         let named = ImageUser { uid: 7, name: Some("app".into()), ..ImageUser::default() };
-        assert_eq!(check(json!({"runAsNonRoot": true}), json!({}), named.clone()), Err(SecurityError::NonNumericUser("app".into())));
+        assert_eq!(
+            check(json!({"runAsNonRoot": true}), json!({}), named.clone()),
+            Err(SecurityError::NonNumericUser("app".into()))
+        );
         assert_eq!(check(json!({"runAsNonRoot": true}), json!({}), ImageUser::default()), Err(SecurityError::Root));
-        assert_eq!(check(json!({}), json!({"runAsNonRoot": true, "runAsUser": 0}), named), Err(SecurityError::RootAsked));
+        assert_eq!(
+            check(json!({}), json!({"runAsNonRoot": true, "runAsUser": 0}), named),
+            Err(SecurityError::RootAsked)
+        );
     }
 
     #[test]
     fn privileges() {
-        let plain = check(json!({}), json!({"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}, "allowPrivilegeEscalation": false}), ImageUser::default()).unwrap();
-        assert!(plain.no_new_privileges && plain.capabilities.contains("CHOWN") && !plain.capabilities.contains("KILL"));
-        let privileged = check(json!({}), json!({"privileged": true, "allowPrivilegeEscalation": false}), ImageUser::default()).unwrap();
-        assert!(privileged.privileged && !privileged.no_new_privileges && privileged.capabilities == CapabilitySet::all());
+        let plain = check(
+            json!({}),
+            json!({"capabilities": {"drop": ["ALL"], "add": ["CHOWN"]}, "allowPrivilegeEscalation": false}),
+            ImageUser::default(),
+        )
+        .unwrap();
+        assert!(
+            plain.no_new_privileges && plain.capabilities.contains("CHOWN") && !plain.capabilities.contains("KILL")
+        );
+        let privileged =
+            check(json!({}), json!({"privileged": true, "allowPrivilegeEscalation": false}), ImageUser::default())
+                .unwrap();
+        assert!(
+            privileged.privileged && !privileged.no_new_privileges && privileged.capabilities == CapabilitySet::all()
+        );
         assert_eq!(privileged.seccomp, Seccomp::Unconfined);
         let localhost = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "x.json"}});
         assert_eq!(check(localhost, json!({}), ImageUser::default()), Err(SecurityError::Seccomp("Localhost".into())));

@@ -6,7 +6,11 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
 /// The variables for a pod of `namespace`, Services in the order of their names.
-pub fn variables<'a>(services: impl IntoIterator<Item = &'a Service>, namespace: &str, links: bool) -> Vec<(String, String)> {
+pub fn variables<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    namespace: &str,
+    links: bool,
+) -> Vec<(String, String)> {
     let mut visible: Vec<(&str, &str, &[ServicePort])> = Vec::new();
     for service in services {
         let (Some((name, ip)), Some(ports)) = (name_and_address(service), ports(service)) else { continue };
@@ -34,7 +38,10 @@ fn ports(service: &Service) -> Option<&[ServicePort]> {
 fn one(name: &str, ip: &str, ports: &[ServicePort]) -> Vec<(String, String)> {
     let prefix = variable_name(name);
     let first = &ports[0];
-    let mut out = vec![(format!("{prefix}_SERVICE_HOST"), ip.to_owned()), (format!("{prefix}_SERVICE_PORT"), first.port.to_string())];
+    let mut out = vec![
+        (format!("{prefix}_SERVICE_HOST"), ip.to_owned()),
+        (format!("{prefix}_SERVICE_PORT"), first.port.to_string()),
+    ];
     for port in ports {
         if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
             out.push((format!("{prefix}_SERVICE_PORT_{}", variable_name(port_name)), port.port.to_string()));
@@ -62,7 +69,8 @@ fn url(ip: &str, port: &ServicePort) -> String {
 }
 
 fn variable_name(name: &str) -> String {
-    let upper: String = name.chars().map(|c| if matches!(c, '-' | '.') { '_' } else { c.to_ascii_uppercase() }).collect();
+    let upper: String =
+        name.chars().map(|c| if matches!(c, '-' | '.') { '_' } else { c.to_ascii_uppercase() }).collect();
     if upper.starts_with(|c: char| c.is_ascii_digit()) { format!("_{upper}") } else { upper }
 }
 
@@ -83,7 +91,12 @@ mod tests {
     }
 
     fn kubernetes() -> Service {
-        service("default", "kubernetes", "10.96.0.1", serde_json::json!([{"name": "https", "port": 443, "protocol": "TCP"}]))
+        service(
+            "default",
+            "kubernetes",
+            "10.96.0.1",
+            serde_json::json!([{"name": "https", "port": 443, "protocol": "TCP"}]),
+        )
     }
 
     #[test]
@@ -105,12 +118,19 @@ mod tests {
     fn a_pod_sees_its_namespace_and_not_the_headless() {
         let services = [
             kubernetes(),
-            service("shop", "2nd.db-main", "10.96.0.7", serde_json::json!([{"port": 53, "protocol": "UDP"}, {"name": "web-ui", "port": 80}])),
+            service(
+                "shop",
+                "2nd.db-main",
+                "10.96.0.7",
+                serde_json::json!([{"port": 53, "protocol": "UDP"}, {"name": "web-ui", "port": 80}]),
+            ),
             service("shop", "headless", "None", serde_json::json!([{"port": 1}])),
             service("shop", "kubernetes", "10.96.0.9", serde_json::json!([{"port": 2}])),
             service("other", "secret", "10.96.0.8", serde_json::json!([{"port": 3}])),
         ];
-        let seen = text(variables(&services, "shop", true).into_iter().filter(|(key, _)| !key.starts_with("KUBERNETES")).collect());
+        let seen = text(
+            variables(&services, "shop", true).into_iter().filter(|(key, _)| !key.starts_with("KUBERNETES")).collect(),
+        );
         expect![[r#"
             _2ND_DB_MAIN_SERVICE_HOST=10.96.0.7
             _2ND_DB_MAIN_SERVICE_PORT=53
@@ -126,7 +146,8 @@ mod tests {
             _2ND_DB_MAIN_PORT_80_TCP_ADDR=10.96.0.7
         "#]]
         .assert_eq(&seen);
-        let kubernetes_host = variables(&services, "shop", true).into_iter().find(|(key, _)| key == "KUBERNETES_SERVICE_HOST");
+        let kubernetes_host =
+            variables(&services, "shop", true).into_iter().find(|(key, _)| key == "KUBERNETES_SERVICE_HOST");
         assert_eq!(kubernetes_host.unwrap().1, "10.96.0.1");
     }
 }

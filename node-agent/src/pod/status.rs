@@ -4,7 +4,8 @@
 //! changes only with its value. The result is sent as a merge patch, so a field without a value is an explicit `null`.
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -36,7 +37,8 @@ const OWNED: [&str; 12] = [
 
 /// `previous` is what this function gave last: the object in the API may be behind it.
 pub fn of(machine: &Machine, previous: Option<&PodStatus>, host_ips: &[String], now: Timestamp) -> PodStatus {
-    let (init, main): (Vec<_>, Vec<_>) = machine.containers.iter().enumerate().partition(|(_, record)| record.kind != ContainerKind::Main);
+    let (init, main): (Vec<_>, Vec<_>) =
+        machine.containers.iter().enumerate().partition(|(_, record)| record.kind != ContainerKind::Main);
     let statuses = |records: Vec<(usize, &Record)>| -> Vec<ContainerStatus> {
         records.into_iter().map(|(container, record)| container_status(machine, container, record)).collect()
     };
@@ -51,7 +53,8 @@ pub fn of(machine: &Machine, previous: Option<&PodStatus>, host_ips: &[String], 
         host_ip: host_ips.first().map(ip),
         host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: machine.ips.first().map(ip),
-        pod_ips: Some(machine.ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()).filter(|ips: &Vec<_>| !ips.is_empty()),
+        pod_ips: Some(machine.ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect())
+            .filter(|ips: &Vec<_>| !ips.is_empty()),
         start_time: Some(Time(machine.start_time)),
         qos_class: Some(qos_name(qos_class(machine.spec())).to_owned()),
         init_container_statuses: Some(statuses(init)).filter(|statuses| !statuses.is_empty()),
@@ -66,7 +69,8 @@ pub fn patch(status: &PodStatus) -> Value {
         Ok(Value::Object(fields)) => fields,
         other => unreachable!("invariant: a status is an object, not {other:?}"),
     };
-    let owned: Map<String, Value> = OWNED.iter().map(|name| ((*name).to_owned(), fields.remove(*name).unwrap_or(Value::Null))).collect();
+    let owned: Map<String, Value> =
+        OWNED.iter().map(|name| ((*name).to_owned(), fields.remove(*name).unwrap_or(Value::Null))).collect();
     Value::Object(owned)
 }
 
@@ -75,7 +79,8 @@ pub fn phase(machine: &Machine) -> Phase {
         return finished.phase;
     }
     let is_initialized = machine.containers.iter().all(is_past);
-    let was_ever_started = |record: &Record| record.is_running() || record.terminated().is_some() || record.last.is_some();
+    let was_ever_started =
+        |record: &Record| record.is_running() || record.terminated().is_some() || record.last.is_some();
     let mut mains = machine.containers.iter().filter(|record| record.kind == ContainerKind::Main);
     if is_initialized && mains.all(was_ever_started) { Phase::Running } else { Phase::Pending }
 }
@@ -117,7 +122,8 @@ fn conditions(machine: &Machine, previous: Option<&PodStatus>, phase: Phase, now
     let condition = |wanted: &Wanted| {
         let status = if wanted.is_true { "True" } else { "False" };
         let before = told.iter().chain(&existing).find(|condition| condition.type_ == wanted.type_);
-        let unchanged = before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
+        let unchanged =
+            before.filter(|before| before.status == status).and_then(|before| before.last_transition_time.clone());
         PodCondition {
             type_: wanted.type_.to_owned(),
             status: status.to_owned(),
@@ -149,7 +155,9 @@ fn wanted_conditions(machine: &Machine, phase: Phase) -> [Wanted; 4] {
         _ if is_ready => (None, None),
         Phase::Succeeded => (Some("PodCompleted"), None),
         Phase::Failed => (Some("PodFailed"), None),
-        Phase::Pending | Phase::Running => (Some("ContainersNotReady"), Some(format!("containers with unready status: {}", list(&unready)))),
+        Phase::Pending | Phase::Running => {
+            (Some("ContainersNotReady"), Some(format!("containers with unready status: {}", list(&unready))))
+        }
     };
     let (initialized_reason, initialized_message) = if uninitialized.is_empty() {
         ((phase == Phase::Succeeded).then_some("PodCompleted"), None)
@@ -163,7 +171,12 @@ fn wanted_conditions(machine: &Machine, phase: Phase) -> [Wanted; 4] {
     };
     [
         Wanted { type_: "PodReadyToStartContainers", is_true: is_sandbox_up, reason: None, message: None },
-        Wanted { type_: "Initialized", is_true: uninitialized.is_empty(), reason: initialized_reason, message: initialized_message },
+        Wanted {
+            type_: "Initialized",
+            is_true: uninitialized.is_empty(),
+            reason: initialized_reason,
+            message: initialized_message,
+        },
         Wanted { type_: "Ready", is_true: is_ready && gates_open, reason: ready_reason, message: ready_message },
         Wanted { type_: "ContainersReady", is_true: is_ready, reason, message },
     ]
@@ -188,7 +201,10 @@ fn container_status(machine: &Machine, container: usize, record: &Record) -> Con
     ContainerStatus {
         name: record.name.clone(),
         state: Some(state(machine, record)),
-        last_state: Some(ContainerState { terminated: record.last.as_ref().map(terminated), ..ContainerState::default() }),
+        last_state: Some(ContainerState {
+            terminated: record.last.as_ref().map(terminated),
+            ..ContainerState::default()
+        }),
         ready: record.is_ready || is_completed_init,
         started: Some(record.is_running() && record.is_started),
         restart_count: record.attempt.and_then(|attempt| i32::try_from(attempt).ok()).unwrap_or(0),
@@ -204,20 +220,29 @@ fn state(machine: &Machine, record: &Record) -> ContainerState {
         Run::Waiting { reason, message } => {
             // A pod with init containers says so while its main containers wait for them.
             let has_init = machine.containers.iter().any(|record| record.kind != ContainerKind::Main);
-            let is_held = has_init && *reason == "ContainerCreating" && (record.kind == ContainerKind::Main || matches!(machine.sandbox, Sandbox::Ready { .. }));
+            let is_held = has_init
+                && *reason == "ContainerCreating"
+                && (record.kind == ContainerKind::Main || matches!(machine.sandbox, Sandbox::Ready { .. }));
             let reason = if is_held { "PodInitializing" } else { reason };
-            ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.clone() }), ..ContainerState::default() }
+            ContainerState {
+                waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.clone() }),
+                ..ContainerState::default()
+            }
         }
-        Run::Running { started_at, .. } => {
-            ContainerState { running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }), ..ContainerState::default() }
+        Run::Running { started_at, .. } => ContainerState {
+            running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }),
+            ..ContainerState::default()
+        },
+        Run::Terminated(termination) => {
+            ContainerState { terminated: Some(terminated(termination)), ..ContainerState::default() }
         }
-        Run::Terminated(termination) => ContainerState { terminated: Some(terminated(termination)), ..ContainerState::default() },
     }
 }
 
 fn terminated(termination: &Termination) -> ContainerStateTerminated {
     ContainerStateTerminated {
-        container_id: (!termination.container_id.is_empty()).then(|| format!("{ID_SCHEME}{}", termination.container_id)),
+        container_id: (!termination.container_id.is_empty())
+            .then(|| format!("{ID_SCHEME}{}", termination.container_id)),
         exit_code: termination.exit_code,
         signal: None,
         reason: Some(termination.reason.to_owned()),

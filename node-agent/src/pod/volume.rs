@@ -60,7 +60,10 @@ pub fn names(volume: &Volume) -> Names {
 
 /// Whether contents may change while the pod runs.
 pub fn is_refreshed(volume: &Volume) -> bool {
-    volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some() || volume.downward_api.is_some()
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
 }
 
 /// What the contents of a volume depend on besides the pod.
@@ -85,7 +88,12 @@ pub fn contents(volume: &Volume, inputs: &Inputs<'_>) -> Result<Option<Contents>
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         secret(&mut out, inputs, name, source.items.as_deref(), mode, source.optional == Some(true))?;
     } else if let Some(source) = &volume.downward_api {
-        downward(&mut out, inputs, source.items.as_deref().unwrap_or_default(), source.default_mode.unwrap_or(MODE_DEFAULT))?;
+        downward(
+            &mut out,
+            inputs,
+            source.items.as_deref().unwrap_or_default(),
+            source.default_mode.unwrap_or(MODE_DEFAULT),
+        )?;
     } else if let Some(source) = &volume.projected {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         for source in source.sources.iter().flatten() {
@@ -101,7 +109,12 @@ pub fn contents(volume: &Volume, inputs: &Inputs<'_>) -> Result<Option<Contents>
     if total > PROJECTED_BYTES_MAX { Err(VolumeError::TooLarge) } else { Ok(Some(out)) }
 }
 
-fn projection(out: &mut Contents, inputs: &Inputs<'_>, source: &VolumeProjection, mode: i32) -> Result<(), VolumeError> {
+fn projection(
+    out: &mut Contents,
+    inputs: &Inputs<'_>,
+    source: &VolumeProjection,
+    mode: i32,
+) -> Result<(), VolumeError> {
     if let Some(source) = &source.config_map {
         config_map(out, inputs, &source.name, source.items.as_deref(), mode, source.optional == Some(true))?;
     }
@@ -111,13 +124,22 @@ fn projection(out: &mut Contents, inputs: &Inputs<'_>, source: &VolumeProjection
     if let Some(source) = &source.downward_api {
         downward(out, inputs, source.items.as_deref().unwrap_or_default(), mode)?;
     }
-    if let Some(token) = source.service_account_token.as_ref().and_then(|source| Some((source, inputs.tokens.get(&source.path)?))) {
+    if let Some(token) =
+        source.service_account_token.as_ref().and_then(|source| Some((source, inputs.tokens.get(&source.path)?)))
+    {
         put(out, &token.0.path, token.1.clone().into_bytes(), mode);
     }
     Ok(())
 }
 
-fn config_map(out: &mut Contents, inputs: &Inputs<'_>, name: &str, items: Option<&[KeyToPath]>, mode: i32, is_optional: bool) -> Result<(), VolumeError> {
+fn config_map(
+    out: &mut Contents,
+    inputs: &Inputs<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    is_optional: bool,
+) -> Result<(), VolumeError> {
     let Some(map) = inputs.config_maps.get(name) else {
         return if is_optional { Ok(()) } else { Err(VolumeError::NoConfigMap(name.to_owned())) };
     };
@@ -127,16 +149,30 @@ fn config_map(out: &mut Contents, inputs: &Inputs<'_>, name: &str, items: Option
     select(out, &data, items, mode, is_optional).map_err(VolumeError::NoConfigKey)
 }
 
-fn secret(out: &mut Contents, inputs: &Inputs<'_>, name: &str, items: Option<&[KeyToPath]>, mode: i32, is_optional: bool) -> Result<(), VolumeError> {
+fn secret(
+    out: &mut Contents,
+    inputs: &Inputs<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    is_optional: bool,
+) -> Result<(), VolumeError> {
     let Some(secret) = inputs.secrets.get(name) else {
         return if is_optional { Ok(()) } else { Err(VolumeError::NoSecret(name.to_owned())) };
     };
-    let data: BTreeMap<&str, Vec<u8>> = secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.clone())).collect();
+    let data: BTreeMap<&str, Vec<u8>> =
+        secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.clone())).collect();
     select(out, &data, items, mode, is_optional).map_err(VolumeError::NoSecretKey)
 }
 
 /// All keys under their own names, or the chosen ones under chosen paths. The error is a key that does not exist.
-fn select(out: &mut Contents, data: &BTreeMap<&str, Vec<u8>>, items: Option<&[KeyToPath]>, mode: i32, is_optional: bool) -> Result<(), String> {
+fn select(
+    out: &mut Contents,
+    data: &BTreeMap<&str, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    is_optional: bool,
+) -> Result<(), String> {
     match items.filter(|items| !items.is_empty()) {
         None => {
             for (key, bytes) in data {
@@ -156,7 +192,12 @@ fn select(out: &mut Contents, data: &BTreeMap<&str, Vec<u8>>, items: Option<&[Ke
     Ok(())
 }
 
-fn downward(out: &mut Contents, inputs: &Inputs<'_>, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<(), VolumeError> {
+fn downward(
+    out: &mut Contents,
+    inputs: &Inputs<'_>,
+    items: &[DownwardAPIVolumeFile],
+    mode: i32,
+) -> Result<(), VolumeError> {
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(selector), _) => fields::field(inputs.pod, inputs.facts, selector)?,
@@ -174,7 +215,10 @@ fn put(out: &mut Contents, path: &str, bytes: Vec<u8>, mode: i32) {
 
 /// Relative, without `..`, and not in the way of the `..data` link.
 fn check_path(path: &str) -> Result<(), VolumeError> {
-    let is_fine = !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| !part.is_empty() && part != "..") && !path.starts_with("..");
+    let is_fine = !path.is_empty()
+        && !path.starts_with('/')
+        && path.split('/').all(|part| !part.is_empty() && part != "..")
+        && !path.starts_with("..");
     if is_fine { Ok(()) } else { Err(VolumeError::Path(path.to_owned())) }
 }
 
@@ -187,7 +231,11 @@ pub enum Place {
 }
 
 /// The mounts of a container. `place` says where a volume is; `env` is what `subPathExpr` is expanded with.
-pub fn mounts(container: &Container, place: impl Fn(&str) -> Option<Place>, env: &[(String, String)]) -> Result<Vec<Mount>, VolumeError> {
+pub fn mounts(
+    container: &Container,
+    place: impl Fn(&str) -> Option<Place>,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, VolumeError> {
     container.volume_mounts.iter().flatten().map(|mount| one_mount(mount, place(&mount.name), env)).collect()
 }
 
@@ -211,7 +259,12 @@ fn one_mount(mount: &VolumeMount, place: Option<Place>, env: &[(String, String)]
         Some("Bidirectional") => Propagation::Bidirectional,
         _ => Propagation::Private,
     };
-    Ok(Mount { destination: mount.mount_path.clone().into(), source, read_only: mount.read_only == Some(true), propagation })
+    Ok(Mount {
+        destination: mount.mount_path.clone().into(),
+        source,
+        read_only: mount.read_only == Some(true),
+        propagation,
+    })
 }
 
 #[cfg(test)]
@@ -222,7 +275,8 @@ mod tests {
 
     fn check(volume: serde_json::Value, expected: Expect) {
         let volume: Volume = serde_json::from_value(volume).unwrap();
-        let map: ConfigMap = serde_json::from_value(json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}})).unwrap();
+        let map: ConfigMap =
+            serde_json::from_value(json!({"data": {"a": "1", "b": "2"}, "binaryData": {"c": "AAE="}})).unwrap();
         let secret: Secret = serde_json::from_value(json!({"data": {"token": "c2VjcmV0"}})).unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"x": "y"}}})).unwrap();
         let inputs = Inputs {
@@ -234,9 +288,10 @@ mod tests {
         };
         let text = match contents(&volume, &inputs) {
             Ok(None) => "not made of objects\n".to_owned(),
-            Ok(Some(files)) => {
-                files.iter().map(|(path, file)| format!("{path} {:o} {:?}\n", file.mode, String::from_utf8_lossy(&file.bytes))).collect()
-            }
+            Ok(Some(files)) => files
+                .iter()
+                .map(|(path, file)| format!("{path} {:o} {:?}\n", file.mode, String::from_utf8_lossy(&file.bytes)))
+                .collect(),
             Err(error) => format!("error: {error}\n"),
         };
         expected.assert_eq(&text);
@@ -244,14 +299,20 @@ mod tests {
 
     #[test]
     fn contents_of_volumes() {
-        check(json!({"name": "v", "configMap": {"name": "m"}}), expect![[r#"
+        check(
+            json!({"name": "v", "configMap": {"name": "m"}}),
+            expect![[r#"
             a 644 "1"
             b 644 "2"
             c 644 "\0\u{1}"
-        "#]]);
-        check(json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 256, "items": [{"key": "token", "path": "d/t"}]}}), expect![[r#"
+        "#]],
+        );
+        check(
+            json!({"name": "v", "secret": {"secretName": "s", "defaultMode": 256, "items": [{"key": "token", "path": "d/t"}]}}),
+            expect![[r#"
             d/t 400 "secret"
-        "#]]);
+        "#]],
+        );
         check(
             json!({"name": "v", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m", "items": [{"key": "a", "path": "ca.crt"}]}},
@@ -262,23 +323,35 @@ mod tests {
                 token 644 "jwt"
             "#]],
         );
-        check(json!({"name": "v", "emptyDir": {}}), expect![[r#"
+        check(
+            json!({"name": "v", "emptyDir": {}}),
+            expect![[r#"
             not made of objects
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn what_is_missing_is_named_unless_optional() {
-        check(json!({"name": "v", "configMap": {"name": "none"}}), expect![[r#"
+        check(
+            json!({"name": "v", "configMap": {"name": "none"}}),
+            expect![[r#"
             error: configmap "none" not found
-        "#]]);
+        "#]],
+        );
         check(json!({"name": "v", "configMap": {"name": "none", "optional": true}}), expect![[""]]);
-        check(json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "k", "path": "k"}]}}), expect![[r#"
+        check(
+            json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "k", "path": "k"}]}}),
+            expect![[r#"
             error: references non-existent secret key: k
-        "#]]);
-        check(json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "a", "path": "../etc/x"}]}}), expect![[r#"
+        "#]],
+        );
+        check(
+            json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "a", "path": "../etc/x"}]}}),
+            expect![[r#"
             error: "../etc/x" is not a path inside the volume
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -287,7 +360,8 @@ mod tests {
             {"name": "v", "mountPath": "/v", "readOnly": true}, {"name": "v", "mountPath": "/w", "subPathExpr": "$(POD)/x"},
             {"name": "m", "mountPath": "/m", "subPath": "y"}]}))
         .unwrap();
-        let place = |name: &str| Some(if name == "m" { Place::Memory("m".into()) } else { Place::Path("/data/v".into()) });
+        let place =
+            |name: &str| Some(if name == "m" { Place::Memory("m".into()) } else { Place::Path("/data/v".into()) });
         let found = mounts(&container, place, &[("POD".into(), "p".into())]).unwrap();
         let sources: Vec<_> = found.into_iter().map(|mount| (mount.source, mount.read_only)).collect();
         assert_eq!(
@@ -302,7 +376,13 @@ mod tests {
 
     #[test]
     fn a_sub_path_cannot_climb() {
-        let container: Container = serde_json::from_value(json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a/../../b"}]})).unwrap();
-        assert_eq!(mounts(&container, |_| Some(Place::Path("/x".into())), &[]), Err(VolumeError::Path("a/../../b".into())));
+        let container: Container = serde_json::from_value(
+            json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a/../../b"}]}),
+        )
+        .unwrap();
+        assert_eq!(
+            mounts(&container, |_| Some(Place::Path("/x".into())), &[]),
+            Err(VolumeError::Path("a/../../b".into()))
+        );
     }
 }

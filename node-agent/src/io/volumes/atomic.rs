@@ -84,7 +84,8 @@ fn link_names(volume: &Path, contents: &Contents) -> io::Result<()> {
 }
 
 fn is_same(dir: &Path, contents: &Contents) -> bool {
-    let is_each_same = contents.iter().all(|(path, file)| std::fs::read(dir.join(path)).is_ok_and(|bytes| bytes == file.bytes));
+    let is_each_same =
+        contents.iter().all(|(path, file)| std::fs::read(dir.join(path)).is_ok_and(|bytes| bytes == file.bytes));
     is_each_same && count_files(dir) == contents.len()
 }
 
@@ -99,11 +100,15 @@ mod tests {
     use crate::pod::volume::FileContent;
 
     fn contents(files: &[(&str, &str)]) -> Contents {
-        files.iter().map(|(path, text)| ((*path).to_owned(), FileContent { bytes: text.as_bytes().to_vec(), mode: 0o640 })).collect()
+        files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), FileContent { bytes: text.as_bytes().to_vec(), mode: 0o640 }))
+            .collect()
     }
 
     fn listing(volume: &Path) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> =
+            std::fs::read_dir(volume).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -126,7 +131,10 @@ mod tests {
         assert!(write(dir.path(), &contents(&[("b", "3"), ("c", "4")]), None).unwrap());
         assert_eq!(listing(dir.path()), ["..data", "..v2", "b", "c"]);
         assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "3");
-        assert!(!write(dir.path(), &contents(&[("b", "3"), ("c", "4")]), None).unwrap(), "the same contents are no change");
+        assert!(
+            !write(dir.path(), &contents(&[("b", "3"), ("c", "4")]), None).unwrap(),
+            "the same contents are no change"
+        );
         assert_eq!(listing(dir.path()), ["..data", "..v2", "b", "c"]);
     }
 

@@ -19,7 +19,9 @@ pub fn prepare(path: &Path, type_: &str) -> Result<(), HostPathError> {
     let text = || path.display().to_string();
     let io = |source| HostPathError::Io { path: text(), source };
     match type_ {
-        "DirectoryOrCreate" if !path.exists() => std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(io)?,
+        "DirectoryOrCreate" if !path.exists() => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(io)?
+        }
         "FileOrCreate" if !path.exists() => {
             std::fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path).map_err(io)?;
         }
@@ -47,7 +49,10 @@ mod tests {
     fn types_are_checked_and_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        assert_eq!(prepare(&path, "Directory").unwrap_err().to_string(), format!("hostPath type check failed: {} is not a directory", path.display()));
+        assert_eq!(
+            prepare(&path, "Directory").unwrap_err().to_string(),
+            format!("hostPath type check failed: {} is not a directory", path.display())
+        );
         prepare(&path, "DirectoryOrCreate").unwrap();
         prepare(&path, "Directory").unwrap();
         assert!(matches!(prepare(&path, "File"), Err(HostPathError::Type { .. })));

@@ -22,12 +22,15 @@ impl Machine {
         self.note(None, false, DEADLINE_EXCEEDED, message.clone());
         self.ending = Some(Ending::Deadline);
         self.stop_grace_s = self.spec().termination_grace_period_seconds.unwrap_or(self.stop_grace_s);
-        self.finished = Some(Finished { phase: Phase::Failed, reason: Some(DEADLINE_EXCEEDED), message: Some(message) });
+        self.finished =
+            Some(Finished { phase: Phase::Failed, reason: Some(DEADLINE_EXCEEDED), message: Some(message) });
     }
 
     /// Whether nothing is left to run. A terminal phase is decided once.
     pub(super) fn check_finished(&mut self) {
-        if self.finished.is_some() || self.containers.iter().any(|record| record.kind != ContainerKind::Sidecar && record.is_active()) {
+        if self.finished.is_some()
+            || self.containers.iter().any(|record| record.kind != ContainerKind::Sidecar && record.is_active())
+        {
             return;
         }
         let is_ending = self.ending.is_some();
@@ -37,7 +40,9 @@ impl Machine {
         });
         let mut mains = self.containers.iter().filter(|record| record.kind == ContainerKind::Main);
         let is_done = is_ending
-            || mains.clone().all(|record| record.terminated().is_some_and(|ended| !self.policy.restarts(record.kind, ended.exit_code)));
+            || mains.clone().all(|record| {
+                record.terminated().is_some_and(|ended| !self.policy.restarts(record.kind, ended.exit_code))
+            });
         if !is_failed_init && !is_done {
             return;
         }
@@ -82,7 +87,8 @@ impl Machine {
 
     /// Main and init containers first; sidecars when those have ended, since they may serve them to the last.
     fn stop_containers(&mut self, next: &mut Next) {
-        let is_main_active = self.containers.iter().any(|record| record.kind != ContainerKind::Sidecar && record.is_active());
+        let is_main_active =
+            self.containers.iter().any(|record| record.kind != ContainerKind::Sidecar && record.is_active());
         for container in (0..self.containers.len()).rev() {
             let record = &mut self.containers[container];
             let is_turn = record.kind != ContainerKind::Sidecar || !is_main_active;

@@ -49,9 +49,15 @@ impl Machine {
                 (record.activity, record.is_image_ready, record.image_failure) = (Activity::Idle, true, None);
                 record.image = Some(image);
             }
-            Input::ImageFailed { container, reason, message } => self.take_image_failure(container, reason, message, now),
-            Input::Started { container, attempt, container_id, at } => self.take_start(container, attempt, container_id, at),
-            Input::StartFailed { container, attempt, failure } => self.take_start_failure(container, attempt, failure, now),
+            Input::ImageFailed { container, reason, message } => {
+                self.take_image_failure(container, reason, message, now)
+            }
+            Input::Started { container, attempt, container_id, at } => {
+                self.take_start(container, attempt, container_id, at)
+            }
+            Input::StartFailed { container, attempt, failure } => {
+                self.take_start_failure(container, attempt, failure, now)
+            }
             Input::Exited { container, termination } => self.take_exit(container, termination),
             Input::Probed { container, attempt, verdict } => self.take_verdict(container, attempt, verdict),
             Input::TornDown => self.volumes = Volumes::TornDown,
@@ -133,7 +139,10 @@ impl Machine {
 
     fn take_exit(&mut self, container: usize, termination: Termination) {
         let record = &mut self.containers[container];
-        let is_known = record.terminated().or(record.last.as_ref()).is_some_and(|known| known.container_id == termination.container_id);
+        let is_known = record
+            .terminated()
+            .or(record.last.as_ref())
+            .is_some_and(|known| known.container_id == termination.container_id);
         if is_known && !termination.container_id.is_empty() {
             return;
         }
@@ -159,7 +168,12 @@ impl Machine {
                 let name = record.name.clone();
                 let default_s = self.spec().termination_grace_period_seconds.unwrap_or(GRACE_DEFAULT_S);
                 self.containers[container].stop_wanted_s = Some(grace_s.unwrap_or(default_s));
-                self.note(Some(container), false, "Killing", format!("Container {name} failed {which} probe, will be restarted"));
+                self.note(
+                    Some(container),
+                    false,
+                    "Killing",
+                    format!("Container {name} failed {which} probe, will be restarted"),
+                );
             }
         }
     }
@@ -173,12 +187,21 @@ impl Machine {
             self.take_exit(container, exit::unknown(attempt, container_id, Some(started_at), now));
         }
         // The namespaces that init containers may have prepared are gone with the sandbox: they run again.
-        let will_go_on = self.ending.is_none() && self.containers.iter().any(|record| {
-            record.kind == ContainerKind::Main && record.ended().is_none_or(|ended| self.policy.restarts(record.kind, ended.exit_code))
-        });
+        let will_go_on = self.ending.is_none()
+            && self.containers.iter().any(|record| {
+                record.kind == ContainerKind::Main
+                    && record.ended().is_none_or(|ended| self.policy.restarts(record.kind, ended.exit_code))
+            });
         if will_go_on {
-            self.note(None, false, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.".to_owned());
-            for record in self.containers.iter_mut().filter(|record| record.kind == ContainerKind::Init && record.has_succeeded()) {
+            self.note(
+                None,
+                false,
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+            );
+            for record in
+                self.containers.iter_mut().filter(|record| record.kind == ContainerKind::Init && record.has_succeeded())
+            {
                 record.wait("PodInitializing", None);
             }
         }

@@ -34,20 +34,52 @@ pub enum Input {
     /// The object is gone from the API: a forced deletion, or an orphan of an earlier agent.
     Gone,
     /// The node cannot take the pod.
-    Rejected { reason: &'static str, message: String },
+    Rejected {
+        reason: &'static str,
+        message: String,
+    },
     VolumesReady,
-    VolumesFailed { message: String },
-    SandboxReady { ips: Vec<String> },
-    SandboxFailed { message: String },
+    VolumesFailed {
+        message: String,
+    },
+    SandboxReady {
+        ips: Vec<String>,
+    },
+    SandboxFailed {
+        message: String,
+    },
     SandboxRemoved,
     /// Everything in the pod was killed by the loss of its shim.
     SandboxLost,
-    ImageReady { container: usize, image: ImageRef },
-    ImageFailed { container: usize, reason: &'static str, message: String },
-    Started { container: usize, attempt: u32, container_id: String, at: Timestamp },
-    StartFailed { container: usize, attempt: u32, failure: StartFailure },
-    Exited { container: usize, termination: Termination },
-    Probed { container: usize, attempt: u32, verdict: Verdict },
+    ImageReady {
+        container: usize,
+        image: ImageRef,
+    },
+    ImageFailed {
+        container: usize,
+        reason: &'static str,
+        message: String,
+    },
+    Started {
+        container: usize,
+        attempt: u32,
+        container_id: String,
+        at: Timestamp,
+    },
+    StartFailed {
+        container: usize,
+        attempt: u32,
+        failure: StartFailure,
+    },
+    Exited {
+        container: usize,
+        termination: Termination,
+    },
+    Probed {
+        container: usize,
+        attempt: u32,
+        verdict: Verdict,
+    },
     TornDown,
     Deleted,
 }
@@ -69,7 +101,10 @@ pub enum Verdict {
     Ready,
     NotReady,
     /// `which` probe failed often enough: the container is to be restarted.
-    Dead { which: &'static str, grace_s: Option<i64> },
+    Dead {
+        which: &'static str,
+        grace_s: Option<i64>,
+    },
 }
 
 /// What to do now. The driver answers each with the input that it names.
@@ -122,7 +157,9 @@ impl Next {
 pub enum Sandbox {
     Absent,
     Creating,
-    Ready { ips: Vec<String> },
+    Ready {
+        ips: Vec<String>,
+    },
     /// Its shim died; what is left is to be cleaned up.
     Lost,
     Removing,
@@ -237,7 +274,10 @@ impl Machine {
     }
 
     pub fn container_spec(&self, container: usize) -> &Container {
-        containers_of(self.spec()).nth(container).expect("invariant: records are made from the spec, whose containers never change").1
+        containers_of(self.spec())
+            .nth(container)
+            .expect("invariant: records are made from the spec, whose containers never change")
+            .1
     }
 
     pub fn find(&self, name: &str) -> Option<usize> {

@@ -70,7 +70,11 @@ impl Machine {
             Some("Failed") => Some(Phase::Failed),
             _ => None,
         }
-        .map(|phase| Finished { phase, reason: status.reason.as_deref().and_then(known_reason), message: status.message.clone() });
+        .map(|phase| Finished {
+            phase,
+            reason: status.reason.as_deref().and_then(known_reason),
+            message: status.message.clone(),
+        });
         self.ips = status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
         let told = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         for told in told {
@@ -88,7 +92,8 @@ impl Machine {
             }
             let was_started = told.container_id.is_some() || record.last.is_some();
             record.attempt = was_started.then_some(restart_count);
-            record.image = Some(ImageRef { name: told.image.clone(), id: told.image_id.clone() }).filter(|image| !image.id.is_empty());
+            record.image = Some(ImageRef { name: told.image.clone(), id: told.image_id.clone() })
+                .filter(|image| !image.id.is_empty());
             record.is_started = told.started == Some(true);
             record.is_ready = told.ready;
         }
@@ -99,7 +104,8 @@ impl Machine {
         let spec = self.container_spec(container);
         let (has_startup, has_readiness) = (spec.startup_probe.is_some(), spec.readiness_probe.is_some());
         let record = &mut self.containers[container];
-        let is_told = record.terminated().or(record.last.as_ref()).is_some_and(|ended| ended.container_id == found.container_id);
+        let is_told =
+            record.terminated().or(record.last.as_ref()).is_some_and(|ended| ended.container_id == found.container_id);
         if is_told || record.attempt.is_some_and(|attempt| attempt > found.attempt && record.is_running()) {
             return;
         }
@@ -113,7 +119,8 @@ impl Machine {
                 record.is_ready = record.is_started && (!has_readiness || record.is_ready);
             }
             RestoredState::Unknown => {
-                record.run = Run::Terminated(exit::unknown(found.attempt, found.container_id.clone(), found.started_at, now));
+                record.run =
+                    Run::Terminated(exit::unknown(found.attempt, found.container_id.clone(), found.started_at, now));
             }
         }
     }
@@ -122,7 +129,10 @@ impl Machine {
     fn end_the_unseen(&mut self, restored: &Restored, now: Timestamp) {
         for record in &mut self.containers {
             let Run::Running { container_id, started_at } = &record.run else { continue };
-            let is_known = restored.containers.iter().any(|found| found.container_id == *container_id && found.state != RestoredState::Unknown);
+            let is_known = restored
+                .containers
+                .iter()
+                .any(|found| found.container_id == *container_id && found.state != RestoredState::Unknown);
             if !is_known {
                 let ended = exit::unknown(record.attempt.unwrap_or(0), container_id.clone(), Some(*started_at), now);
                 record.run = Run::Terminated(ended);

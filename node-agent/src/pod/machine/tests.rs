@@ -16,7 +16,10 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn pod(spec: serde_json::Value) -> Arc<Pod> {
-    Arc::new(serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1"}, "spec": spec})).unwrap())
+    Arc::new(
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u1"}, "spec": spec}))
+            .unwrap(),
+    )
 }
 
 fn one(policy: &str) -> Arc<Pod> {
@@ -65,12 +68,18 @@ impl Life {
     }
 
     fn image(&mut self, second: i64, container: usize) -> &mut Self {
-        self.see(second, Input::ImageReady { container, image: ImageRef { name: "debian".into(), id: "sha256:1".into() } })
+        self.see(
+            second,
+            Input::ImageReady { container, image: ImageRef { name: "debian".into(), id: "sha256:1".into() } },
+        )
     }
 
     fn started(&mut self, second: i64, container: usize, attempt: u32) -> &mut Self {
         self.starts += 1;
-        self.see(second, Input::Started { container, attempt, container_id: format!("id{}", self.starts), at: at(second) })
+        self.see(
+            second,
+            Input::Started { container, attempt, container_id: format!("id{}", self.starts), at: at(second) },
+        )
     }
 
     fn exited(&mut self, second: i64, container: usize, attempt: u32, exit_code: i32) -> &mut Self {
@@ -79,14 +88,23 @@ impl Life {
             other => panic!("{other:?} cannot exit"),
         };
         let reason = exit::reason(exit_code, false);
-        let termination =
-            Termination { attempt, container_id, exit_code, signal: None, reason, message: None, started_at: Some(at(second - 1)), finished_at: at(second) };
+        let termination = Termination {
+            attempt,
+            container_id,
+            exit_code,
+            signal: None,
+            reason,
+            message: None,
+            started_at: Some(at(second - 1)),
+            finished_at: at(second),
+        };
         self.see(second, Input::Exited { container, termination })
     }
 
     fn deleted_by_user(&mut self, second: i64, grace_s: i64) -> &mut Self {
         let mut pod = (*self.machine.pod).clone();
-        pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second + grace_s)));
+        pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(second + grace_s)));
         pod.metadata.deletion_grace_period_seconds = Some(grace_s);
         self.see(second, Input::Pod(Arc::new(pod)))
     }
@@ -97,13 +115,32 @@ impl Life {
             .conditions
             .iter()
             .flatten()
-            .map(|condition| format!("{}={}{}", condition.type_, condition.status, condition.reason.as_ref().map(|reason| format!("({reason})")).unwrap_or_default()))
+            .map(|condition| {
+                format!(
+                    "{}={}{}",
+                    condition.type_,
+                    condition.status,
+                    condition.reason.as_ref().map(|reason| format!("({reason})")).unwrap_or_default()
+                )
+            })
             .collect();
         let mut out = format!("{} {}\n", status.phase.unwrap(), conditions.join(" "));
-        for container in status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()) {
+        for container in
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+        {
             let state = serde_json::to_value(&container.state).unwrap();
-            let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()).map(|ended| format!(" last={:?}/{}", ended.reason, ended.exit_code));
-            out.push_str(&format!("{} {state} restarts={} ready={}{}\n", container.name, container.restart_count, container.ready, last.unwrap_or_default()));
+            let last = container
+                .last_state
+                .as_ref()
+                .and_then(|state| state.terminated.as_ref())
+                .map(|ended| format!(" last={:?}/{}", ended.reason, ended.exit_code));
+            out.push_str(&format!(
+                "{} {state} restarts={} ready={}{}\n",
+                container.name,
+                container.restart_count,
+                container.ready,
+                last.unwrap_or_default()
+            ));
         }
         out
     }
@@ -197,7 +234,14 @@ fn a_command_that_does_not_exist_is_a_start_error() {
     life.prepared(0);
     let message = "exec: \"x\": executable file not found in $PATH".to_owned();
     life.script.clear();
-    life.see(1, Input::StartFailed { container: 0, attempt: 0, failure: StartFailure::Command { container_id: "id9".into(), message } });
+    life.see(
+        1,
+        Input::StartFailed {
+            container: 0,
+            attempt: 0,
+            failure: StartFailure::Command { container_id: "id9".into(), message },
+        },
+    );
     life.script(expect![[r#"
         1: "Failed: Error: exec: "x": executable file not found in $PATH"
         1: RemoveSandbox
@@ -258,7 +302,9 @@ fn init_containers_go_one_by_one_and_a_sidecar_outlives_the_main_ones() {
 
 #[test]
 fn a_failed_init_container_fails_a_pod_that_never_restarts() {
-    let mut life = Life::new(pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]})));
+    let mut life = Life::new(pod(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}),
+    ));
     life.prepared(0).started(1, 0, 0).exited(2, 0, 0, 1);
     assert!(life.status(2).starts_with("Failed"), "{}", life.status(2));
 }
@@ -297,7 +343,9 @@ fn deletion_before_the_start_starts_nothing() {
 
 #[test]
 fn the_deadline_fails_the_pod_and_stops_it() {
-    let mut life = Life::new(pod(json!({"activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 5, "containers": [{"name": "c"}]})));
+    let mut life = Life::new(pod(
+        json!({"activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 5, "containers": [{"name": "c"}]}),
+    ));
     life.prepared(0).started(1, 0, 0);
     life.script.clear();
     life.run(59).run(60).script(expect![[r#"
@@ -315,7 +363,9 @@ fn a_lost_sandbox_is_made_again_with_its_init_containers() {
     let mut life = Life::new(pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]})));
     life.prepared(0).started(1, 0, 0).exited(2, 0, 0, 0).image(2, 1).started(3, 1, 0);
     life.script.clear();
-    life.see(9, Input::SandboxLost).see(9, Input::SandboxRemoved).see(9, Input::SandboxReady { ips: vec!["10.1.0.3".into()] });
+    life.see(9, Input::SandboxLost)
+        .see(9, Input::SandboxRemoved)
+        .see(9, Input::SandboxReady { ips: vec!["10.1.0.3".into()] });
     life.script(expect![[r#"
         9: "SandboxChanged: Pod sandbox changed, it will be killed and re-created."
         9: RemoveSandbox
@@ -331,8 +381,15 @@ fn a_restarted_agent_takes_over_what_runs_and_ends_what_is_unknown() {
     let mut told = (*before.machine.pod).clone();
     told.status = Some(status::of(&before.machine, None, &[], at(1)));
     let mut machine = Machine::new(Arc::new(told), at(100));
-    let found = RestoredContainer { name: "a".into(), attempt: 0, container_id: "id1".into(), started_at: Some(at(1)), state: RestoredState::Running };
-    let restored = Restored { sandbox_ips: Some(vec!["10.1.0.2".into()]), containers: vec![found], ..Restored::default() };
+    let found = RestoredContainer {
+        name: "a".into(),
+        attempt: 0,
+        container_id: "id1".into(),
+        started_at: Some(at(1)),
+        state: RestoredState::Running,
+    };
+    let restored =
+        Restored { sandbox_ips: Some(vec!["10.1.0.2".into()]), containers: vec![found], ..Restored::default() };
     machine.restore(&restored, at(100));
     let after = Life { machine, script: String::new(), starts: 9 };
     expect![[r#"

@@ -102,7 +102,12 @@ impl Machine {
             let (name, delay_s, pod) = (record.name.clone(), record.crash_backoff.delay_s(), self.full_name());
             let message = format!("back-off {} restarting failed container={name} pod={pod}", go_duration(delay_s));
             self.containers[container].wait("CrashLoopBackOff", Some(message));
-            self.note(Some(container), true, "BackOff", format!("Back-off restarting failed container {name} in pod {pod}"));
+            self.note(
+                Some(container),
+                true,
+                "BackOff",
+                format!("Back-off restarting failed container {name} in pod {pod}"),
+            );
         }
         true
     }
@@ -110,7 +115,10 @@ impl Machine {
     fn find_image(&mut self, container: usize, now: Timestamp, next: &mut Next) {
         let image = self.container_spec(container).image.clone().unwrap_or_default();
         let record = &mut self.containers[container];
-        let waiting = record.image_failure.as_ref().and_then(|failure| Some((failure.clone(), record.image_backoff.until(failure.at, now)?)));
+        let waiting = record
+            .image_failure
+            .as_ref()
+            .and_then(|failure| Some((failure.clone(), record.image_backoff.until(failure.at, now)?)));
         let Some((failure, until)) = waiting else {
             record.activity = Activity::FindingImage;
             return next.steps.push(Step::EnsureImage { container });
