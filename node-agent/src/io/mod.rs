@@ -6,6 +6,8 @@ pub mod files;
 pub mod http_probe;
 pub mod log_file;
 pub mod log_server;
+#[cfg(test)]
+mod log_server_test;
 pub mod machine;
 pub mod recorder;
 pub mod volumes;
