@@ -11,3 +11,12 @@ pub mod network;
 pub mod peer;
 pub mod random;
 pub mod wal;
+
+/// Stops the process where it stands, with a sentence that reaches standard error whatever happened to the logs.
+pub(crate) fn abort(reason: &str) -> ! {
+    use std::io::Write;
+    tracing::error!("{reason}");
+    // Not `eprintln`: a test harness would keep it to itself. Nothing can be done about a closed standard error.
+    let _ = writeln!(std::io::stderr(), "kontiki: {reason}");
+    std::process::abort()
+}

@@ -25,6 +25,9 @@ impl Process {
 
     /// Stops everything where it stands: sockets close, nothing is said, nothing is flushed.
     fn kill(self) {
+        // A runtime on its way down refuses blocking work, which Raft takes for a broken disk: a real kill does not wait
+        // for that, and this process must not be stopped by it.
+        self.member.inner.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
         drop(self.member);
         self.runtime.shutdown_timeout(Duration::from_secs(10));
     }

@@ -237,9 +237,7 @@ async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>
     if !inner.is_stopping() {
         let failed = inner.raft.metrics().borrow_watched().running_state.clone().err();
         let reason = failed.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-        tracing::error!(reason, "raft stopped by itself; stopping the process");
-        eprintln!("kontiki: raft stopped by itself: {reason}; stopping the process");
-        std::process::abort();
+        crate::io::abort(&format!("raft stopped by itself: {reason}; stopping the process"));
     }
 }
 

@@ -254,7 +254,7 @@ fn next_nonce(state: &mut u64) -> u64 {
 /// and going on could acknowledge a write that is not there.
 fn die(options: &WalOptions, what: &str, error: &dyn Display) -> ! {
     let dir = options.dir.display();
-    tracing::error!("the log in {dir}: {what} failed: {error}; stopping, because what is on disk is unknown now");
-    eprintln!("kontiki: the log in {dir}: {what} failed: {error}; stopping, because what is on disk is unknown now");
-    std::process::abort()
+    crate::io::abort(&format!(
+        "the log in {dir}: {what} failed: {error}; stopping, because what is on disk is unknown now"
+    ))
 }
