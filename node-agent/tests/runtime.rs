@@ -1,5 +1,7 @@
 //! Real containers from busybox through the real shim. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ fn a_command_runs_and_its_output_and_exit_code_are_kept() {
 fn a_container_sees_its_own_world() {
     on_a_node(|mut node| async move {
         let script = "echo pid $$; hostname; pwd; ls /dev | tr '\\n' ' '; echo; ip -4 addr show eth0 | grep -c inet; \
-                      echo procs $(ls -d /proc/[0-9]* | wc -l); echo home $HOME; mount | grep -c overlay; echo fds $(ls /proc/1/fd | wc -l)";
+                      echo procs $(ls -d /proc/[0-9]* | wc -l); echo home $HOME; mount | grep -c overlay; ls /proc/1/fd > /tmp/fds; wc -l < /tmp/fds";
         let mut plan = node.shell("p2", script);
         plan.cwd = PathBuf::from("/made/for/me");
         let (exit, log) = node.run("p2", plan).await;
@@ -37,7 +39,8 @@ fn a_container_sees_its_own_world() {
         // The shell, the subshell of $(…), ls and wc at most: nothing of the node.
         assert!(lines[5].strip_prefix("procs ").unwrap().parse::<u32>().unwrap() <= 5, "{log}");
         assert_eq!(lines[6..8], ["home /root", "1"]);
-        assert_eq!(lines[8], "fds 3", "leaked descriptors");
+        // Standard streams, and the file that the shell has opened for `ls`; nothing of the shim.
+        assert!(["3", "4"].contains(&lines[8]), "leaked descriptors: {log}");
     });
 }
 
@@ -49,11 +52,16 @@ fn power_is_given_up() {
         let mut plan = node.shell("p3", script);
         plan.no_new_privileges = true;
         let (_, log) = node.run("p3", plan).await;
-        for line in ["CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "CapInh:\t0000000000000000", "Seccomp:\t2", "NoNewPrivs:\t1"]
-        {
+        for line in [
+            "CapEff:\t00000000a80425fb",
+            "CapBnd:\t00000000a80425fb",
+            "CapInh:\t0000000000000000",
+            "Seccomp:\t2",
+            "NoNewPrivs:\t1",
+        ] {
             assert!(log.contains(line), "{line} is missing in:\n{log}");
         }
-        assert!(log.contains("Read-only file system") && log.contains("Operation not permitted"), "{log}");
+        assert!(log.contains("Read-only file system") && log.contains("mount: permission denied"), "{log}");
         assert!(log.contains("\n0\n"), "/proc/keys is masked: {log}");
         assert!(log.contains("Permission denied"), "devices made in a container cannot be opened: {log}");
     });
@@ -67,7 +75,11 @@ fn another_user_has_no_capabilities() {
         let mut plan = node.shell("p4", "id; cat /proc/self/status; echo home $HOME");
         plan.user = UserPlan { uid: user.uid, gid: user.gid, groups: user.groups };
         let (_, log) = node.run("p4", plan).await;
-        assert!(log.contains("uid=33(web) gid=33(web) groups=33(web),40(logs)") || log.contains("uid=33(web) gid=33(web) groups=40"), "{log}");
+        assert!(
+            log.contains("uid=33(web) gid=33(web) groups=33(web),40(logs)")
+                || log.contains("uid=33(web) gid=33(web) groups=40"),
+            "{log}"
+        );
         assert!(log.contains("CapEff:\t0000000000000000") && log.contains("home /var/www"), "{log}");
     });
 }
@@ -109,7 +121,10 @@ fn volumes_are_mounted_and_stay_inside() {
         std::fs::create_dir_all(volume.join("sub")).unwrap();
         std::fs::write(volume.join("sub/file"), "content\n").unwrap();
         std::os::unix::fs::symlink("/etc", volume.join("escape")).unwrap();
-        let mut plan = node.shell("p6", "cat /data/sub/file /one; echo x > /ro/y; echo bye > /dev/termination-log; touch /data/new; echo x > /z");
+        let mut plan = node.shell(
+            "p6",
+            "cat /data/sub/file /one; echo x > /ro/y; echo bye > /dev/termination-log; touch /data/new; echo x > /z",
+        );
         plan.mounts = vec![bind(&volume, "/data"), bind(volume.join("sub/file"), "/one"), bind(&volume, "/ro")];
         plan.mounts[2].read_only = true;
         plan.read_only_root = true;
@@ -124,7 +139,8 @@ fn volumes_are_mounted_and_stay_inside() {
 
         let mut plan = node.container("p6", &["true"]);
         let source = MountSource::BindBelow { root: volume, sub_path: "escape/ssl".into() };
-        plan.mounts = vec![Mount { destination: "/x".into(), source, read_only: false, propagation: Propagation::Private }];
+        plan.mounts =
+            vec![Mount { destination: "/x".into(), source, read_only: false, propagation: Propagation::Private }];
         assert_eq!(node.runtime.start_container("p6", plan).await.unwrap_err().stage, Stage::Mount);
     });
 }
@@ -136,7 +152,7 @@ fn want_of_memory_is_told() {
             eprintln!("no memory controller here: nothing to test");
             return;
         }
-        let mut plan = node.container("p7", &["tail", "-c", "200M", "/dev/zero"]);
+        let mut plan = node.container("p7", &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]);
         plan.limits = CgroupLimits { memory_bytes: Some(16 << 20), ..CgroupLimits::default() };
         let (exit, _) = node.run("p7", plan).await;
         assert!(exit.oom && exit.code == 137, "{exit:?}");
@@ -170,7 +186,8 @@ fn pods_reach_each_other() {
         let plan = node.shell("p9a", "echo hi > /tmp/index.html; httpd -f -p 80 -h /tmp");
         node.runtime.start_container("p9a", plan).await.unwrap();
         let address = server.ip.unwrap();
-        let script = format!("for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://{address}/ && exit 0; sleep 0.2; done; exit 1");
+        let script =
+            format!("for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://{address}/ && exit 0; sleep 0.2; done; exit 1");
         let plan = node.shell("p9b", &script);
         let (exit, log) = node.run("p9b", plan).await;
         assert_eq!((exit.code, log.as_str()), (0, "hi\n"));
@@ -184,7 +201,11 @@ fn containers_outlive_the_agent_and_no_exit_is_lost() {
         let plan = node.shell("p10", "while ! test -e /tmp/../go/now; do sleep 0.02; done; echo done; exit 5");
         let go = node.directory.join("go");
         std::fs::create_dir(&go).unwrap();
-        let plan = { let mut plan = plan; plan.mounts = vec![bind(&go, "/go")]; plan };
+        let plan = {
+            let mut plan = plan;
+            plan.mounts = vec![bind(&go, "/go")];
+            plan
+        };
         node.runtime.start_container("p10", plan.clone()).await.unwrap();
         // The agent goes; the container ends while nobody is there.
         let Node { runtime, events, directory, config, pod_cidr } = node;

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
@@ -70,9 +70,14 @@ impl Step {
     pub(super) fn stage(self) -> Stage {
         match self {
             Self::Release | Self::CgroupNamespace => Stage::Cgroup,
-            Self::Root | Self::Proc | Self::Sys | Self::Dev | Self::Volume | Self::Mask | Self::ReadOnly | Self::Pivot => {
-                Stage::Mount
-            }
+            Self::Root
+            | Self::Proc
+            | Self::Sys
+            | Self::Dev
+            | Self::Volume
+            | Self::Mask
+            | Self::ReadOnly
+            | Self::Pivot => Stage::Mount,
             Self::Stdio => Stage::Stdio,
             Self::Rlimit | Self::Seccomp | Self::Capabilities | Self::User => Stage::Privileges,
             Self::Cwd => Stage::Cwd,
@@ -175,7 +180,7 @@ fn attach(tree: impl std::os::fd::AsFd, target: impl std::os::fd::AsFd) -> Resul
 }
 
 fn attach_root(prepared: &Prepared) -> io::Result<()> {
-    let private = MountAttributes { propagation: u64::from(libc::MS_PRIVATE), recursive: true, ..MountAttributes::default() };
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, recursive: true, ..MountAttributes::default() };
     let node_root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     set_mount_attributes(node_root.as_fd(), c"", private)?;
     let staging = rustix::fs::open(prepared.staging.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -201,9 +206,8 @@ fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const QUIET: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 fn mount_proc(root: BorrowedFd<'_>) -> Result<(), Errno> {
     attach(new_mount(c"proc", &[], QUIET)?, own_directory(root, c"proc")?)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use super::network::NodeNetwork;
 use super::plan::{ContainerKey, ContainerPlan, Exit, Sandbox, SandboxPlan, Started};
 use super::protocol::{Answer, Call};
 use super::shim::state_dir;
-use super::spawn::ShimProgram;
+use super::spawn::{ShimProcess, ShimProgram};
 
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
@@ -93,6 +93,7 @@ pub(super) struct Pod {
     pub(super) plan: SandboxPlan,
     pub(super) sandbox: Sandbox,
     pub(super) connection: Connection,
+    pub(super) shim: ShimProcess,
     /// The shim's end is expected.
     pub(super) removing: AtomicBool,
 }
@@ -100,7 +101,9 @@ pub(super) struct Pod {
 impl Runtime {
     /// Prepares directories, cgroup parents and the shim program. Call [`Runtime::recover`] next.
     pub async fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        tokio::task::spawn_blocking(move || Self::open_blocking(config)).await.expect("invariant: opening does not panic")
+        tokio::task::spawn_blocking(move || Self::open_blocking(config))
+            .await
+            .expect("invariant: opening does not panic")
     }
 
     fn open_blocking(config: RuntimeConfig) -> Result<Self, RuntimeError> {
@@ -111,7 +114,8 @@ impl Runtime {
         let driver: Arc<dyn CgroupDriver> = Arc::from(cgroup::detect().map_err(RuntimeError::io("cgroups"))?);
         let mut warnings = driver.warnings();
         warnings.extend(cgroup::favour_dynamic_modification());
-        let program = ShimProgram::prepare(config.shim_command.as_deref()).map_err(RuntimeError::io("the shim program"))?;
+        let program =
+            ShimProgram::prepare(config.shim_command.as_deref()).map_err(RuntimeError::io("the shim program"))?;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE_LEN);
         let network = NodeNetwork::new(&config.bridge);
         Ok(Self {
@@ -193,7 +197,9 @@ impl Runtime {
 
     async fn order(&self, pod_uid: &str, call: Call) -> Result<(), RuntimeError> {
         let name = match &call {
-            Call::Signal { container, .. } | Call::Stop { container, .. } | Call::Kill { container } => container.clone(),
+            Call::Signal { container, .. } | Call::Stop { container, .. } | Call::Kill { container } => {
+                container.clone()
+            }
             _ => String::new(),
         };
         let pod = self.inner.pod(pod_uid)?;
@@ -266,10 +272,4 @@ pub(super) async fn remove_directory(path: PathBuf) {
         }
     });
     removal.await.expect("invariant: deleting does not panic");
-}
-
-impl Pod {
-    pub(super) fn is_removing(&self) -> bool {
-        self.removing.load(Ordering::SeqCst)
-    }
 }

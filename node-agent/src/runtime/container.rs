@@ -36,8 +36,9 @@ pub(super) fn launch(
     driver: &dyn CgroupDriver,
     cgroup: &Path,
 ) -> Result<Launched, StartError> {
-    let warnings =
-        driver.create(cgroup, &plan.limits).map_err(|error| StartError::io(Stage::Cgroup, "cannot make the cgroup", &error))?;
+    let warnings = driver
+        .create(cgroup, &plan.limits)
+        .map_err(|error| StartError::io(Stage::Cgroup, "cannot make the cgroup", &error))?;
     let result = launch_in(proof, plan, sandbox, driver, cgroup).map(|launched| Launched { warnings, ..launched });
     if result.is_err() {
         let _ = super::cgroup::kill_and_remove(driver, cgroup, super::limits::CGROUP_EMPTY_TIMEOUT);
@@ -99,7 +100,8 @@ fn pipes(tty: bool) -> io::Result<(ChildEnds, OurEnds)> {
         rustix::pty::grantpt(&master)?;
         rustix::pty::unlockpt(&master)?;
         // By the master, never by a path in the container (CVE-2025-52565).
-        let peer = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let peer =
+            rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&master, true)?;
         let ends = ChildEnds {
             release: release_read,

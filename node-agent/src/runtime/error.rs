@@ -61,7 +61,9 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();
     match (characters.next(), characters.next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => text.replacen(first, &first.to_lowercase().to_string(), 1),
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            text.replacen(first, &first.to_lowercase().to_string(), 1)
+        }
         _ => text.to_owned(),
     }
 }

@@ -110,7 +110,8 @@ mod tests {
     fn the_gateway_is_never_given_out() {
         let mut ipam = ipam("10.1.2.0/29");
         assert_eq!(ipam.network.gateway(), Ipv4Addr::new(10, 1, 2, 1));
-        let given: Vec<u8> = std::iter::from_fn(|| ipam.allocate(Duration::ZERO)).map(|address| address.octets()[3]).collect();
+        let given: Vec<u8> =
+            std::iter::from_fn(|| ipam.allocate(Duration::ZERO)).map(|address| address.octets()[3]).collect();
         assert_eq!(given, [2, 3, 4, 5, 6]);
     }
 

@@ -102,7 +102,13 @@ pub(super) fn key_of(pod_uid: &str, plan: &ContainerPlan) -> ContainerKey {
 }
 
 /// Exit of a process from what `waitid` said.
-pub(super) fn exit_of(code: Option<i32>, signal: Option<i32>, oom: bool, started: SystemTime, finished: SystemTime) -> Exit {
+pub(super) fn exit_of(
+    code: Option<i32>,
+    signal: Option<i32>,
+    oom: bool,
+    started: SystemTime,
+    finished: SystemTime,
+) -> Exit {
     let code = code.unwrap_or_else(|| signal.map_or(255, |signal| 128 + signal));
     Exit { code, signal, oom, started_at: started, finished_at: finished }
 }

@@ -16,10 +16,11 @@ use super::client::{
 use super::connection::{Connection, SOCKET_NAME};
 use super::error::RuntimeError;
 use super::journal::{FILE_NAME, Snapshot};
-use super::limits::{CGROUP_EMPTY_TIMEOUT, SHIM_EXIT_TIMEOUT};
+use super::limits::{CGROUP_EMPTY_TIMEOUT, SHIM_DEATH_DELAY, SHIM_EXIT_TIMEOUT};
 use super::plan::{NetworkMode, QosClass, Sandbox, SandboxPlan};
 use super::protocol::{Address, Answer, Call, CreateSandbox, VERSION};
 use super::shim::state_dir;
+use super::spawn::ShimProcess;
 
 impl Runtime {
     /// Network, IPC and UTS namespaces, `/dev/shm`, the pod's cgroup, and the shim that holds them.
@@ -70,11 +71,10 @@ impl Runtime {
             if let Err(error) = expect_done(&pod, pod.connection.call(Call::RemoveSandbox).await) {
                 // What the shim cannot do is done to it.
                 tracing::warn!(%error, pod_uid, "the shim did not remove its sandbox");
-                kill_shim(pod.sandbox.shim_pid);
+                pod.shim.kill();
             }
-            let gone = tokio::time::timeout(SHIM_EXIT_TIMEOUT, pod.connection.closed()).await;
-            if gone.is_err() {
-                kill_shim(pod.sandbox.shim_pid);
+            if !pod.shim.ended_within(SHIM_EXIT_TIMEOUT).await {
+                pod.shim.kill();
             }
             if let Some(ip) = pod.sandbox.ip {
                 inner.network.release(ip);
@@ -102,14 +102,21 @@ impl Runtime {
 }
 
 impl Inner {
-    async fn make_sandbox(self: &Arc<Self>, plan: SandboxPlan, address: Option<Address>) -> Result<Sandbox, RuntimeError> {
+    async fn make_sandbox(
+        self: &Arc<Self>,
+        plan: SandboxPlan,
+        address: Option<Address>,
+    ) -> Result<Sandbox, RuntimeError> {
         let directory = state_dir(&self.config.run_dir, &plan.pod_uid);
         let listener = listen(&directory).map_err(RuntimeError::io("the shim's socket"))?;
-        let mut child =
-            self.program.spawn(listener, &directory.join("shim.log")).map_err(RuntimeError::io("cannot start a shim"))?;
+        let mut child = self
+            .program
+            .spawn(listener, &directory.join("shim.log"))
+            .map_err(RuntimeError::io("cannot start a shim"))?;
         // Reaps it whenever it ends.
         tokio::spawn(async move { child.wait().await });
-        let connection = Connection::open(&directory, self.events.clone()).await.map_err(RuntimeError::io("the shim's socket"))?;
+        let connection =
+            Connection::open(&directory, self.events.clone()).await.map_err(RuntimeError::io("the shim's socket"))?;
         let ended = |error: super::connection::CallError| RuntimeError::ShimLost {
             pod_uid: plan.pod_uid.clone(),
             what: format!("{error}; {}", last_words(&directory)),
@@ -126,13 +133,14 @@ impl Inner {
         };
         let result = self.fill_sandbox(&connection, request, shim_pid, address).await;
         if let Err(error) = result {
-            kill_shim(shim_pid);
-            connection.closed().await;
+            let shim = ShimProcess::open(shim_pid);
+            shim.kill();
+            shim.ended_within(SHIM_EXIT_TIMEOUT).await;
             return Err(error);
         }
         let ip = address.map(|address| address.address);
         let sandbox = Sandbox { pod_uid: plan.pod_uid.clone(), ip, shim_pid, created_at: super::container::now() };
-        self.watch_over(Pod { plan, sandbox: sandbox.clone(), connection, removing: AtomicBool::new(false) });
+        self.watch_over(plan, sandbox.clone(), connection);
         Ok(sandbox)
     }
 
@@ -161,23 +169,27 @@ impl Inner {
     }
 
     /// Registers the pod and waits for its shim's unexpected end.
-    fn watch_over(self: &Arc<Self>, pod: Pod) -> Arc<Pod> {
-        let pod = Arc::new(pod);
+    fn watch_over(self: &Arc<Self>, plan: SandboxPlan, sandbox: Sandbox, connection: Connection) {
+        let shim = ShimProcess::open(sandbox.shim_pid);
+        let pod = Arc::new(Pod { plan, sandbox, connection, shim, removing: AtomicBool::new(false) });
         self.pods.lock().insert(pod.plan.pod_uid.clone(), Arc::clone(&pod));
-        let (inner, watched) = (Arc::clone(self), Arc::clone(&pod));
+        let inner = Arc::clone(self);
         tokio::spawn(async move {
-            watched.connection.closed().await;
-            if watched.is_removing() {
+            pod.connection.closed().await;
+            if pod.removing.load(Ordering::SeqCst) {
                 return;
             }
-            let pod_uid = watched.plan.pod_uid.clone();
+            let pod_uid = pod.plan.pod_uid.clone();
+            // The socket closes a moment before the process is dead.
+            if !pod.shim.ended_within(SHIM_DEATH_DELAY).await {
+                tracing::error!(pod_uid, "another agent has taken over this pod");
+                return;
+            }
             tracing::error!(pod_uid, "the shim of a pod is gone");
-            kill_shim(watched.sandbox.shim_pid);
-            inner.kill_pod(&pod_uid, watched.plan.qos).await;
+            inner.kill_pod(&pod_uid, pod.plan.qos).await;
             // The agent may be shutting down.
             let _ = inner.events.send(RuntimeEvent::ShimLost { pod_uid }).await;
         });
-        pod
     }
 
     async fn kill_pod(self: &Arc<Self>, pod_uid: &str, qos: QosClass) {
@@ -211,14 +223,7 @@ impl Inner {
             self.network.reserve(ip);
         }
         match connection {
-            Some(connection) => {
-                self.watch_over(Pod {
-                    plan: plan.clone(),
-                    sandbox: sandbox.clone(),
-                    connection,
-                    removing: AtomicBool::new(false),
-                });
-            }
+            Some(connection) => self.watch_over(plan.clone(), sandbox.clone(), connection),
             None => self.kill_pod(&pod_uid, plan.qos).await,
         }
         Some(RecoveredPod { plan, sandbox, containers: recovered_containers(&snapshot, lost), lost })
@@ -276,7 +281,9 @@ fn recovered_containers(snapshot: &Snapshot, lost: bool) -> Vec<RecoveredContain
 }
 
 fn check(plan: &SandboxPlan) -> Result<(), RuntimeError> {
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
     if !plain(&plan.pod_uid) || plan.pod_uid.starts_with('.') {
         return Err(RuntimeError::InvalidPlan(format!("pod uid {:?}", plan.pod_uid)));
     }
@@ -303,13 +310,6 @@ fn listen(directory: &Path) -> io::Result<OwnedFd> {
 fn last_words(directory: &Path) -> String {
     let log = std::fs::read_to_string(directory.join("shim.log")).unwrap_or_default();
     log.lines().last().unwrap_or("it left no message").to_owned()
-}
-
-/// Only while its connection is or was just open, so the id cannot belong to another process yet.
-fn kill_shim(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        super::sys::kill_pid(pid);
-    }
 }
 
 async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> T {

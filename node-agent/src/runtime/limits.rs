@@ -37,3 +37,6 @@ pub(crate) const CGROUP_EMPTY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a sandbox may take to disappear after its containers are killed.
 pub(crate) const SHIM_EXIT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a shim whose socket has closed may take to be dead before another agent is thought to have it.
+pub(crate) const SHIM_DEATH_DELAY: Duration = Duration::from_secs(2);

@@ -4,10 +4,10 @@
 //! pod's namespaces, starts its containers and journals their exits, so that the agent may be killed and restarted while
 //! pods run. What to run is a [`plan`]; nothing here knows Kubernetes. All `unsafe` of the project is in `sys`.
 
-pub mod plan;
 mod capability;
 mod error;
 pub mod limits;
+pub mod plan;
 mod user;
 
 // The agent's side.

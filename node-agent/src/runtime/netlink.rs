@@ -94,7 +94,8 @@ impl Netlink {
 
     pub(super) fn add_default_route(&mut self, gateway: IpAddr) -> io::Result<()> {
         let mut request = Encoder::new(libc::RTM_NEWROUTE, CREATE_OR_REPLACE);
-        let (table, protocol, scope, kind) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
+        let (table, protocol, scope, kind) =
+            (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
         request.raw(&[family(gateway), 0, 0, 0, table, protocol, scope, kind]);
         request.raw(&0u32.to_ne_bytes());
         request.attribute(libc::RTA_GATEWAY, &octets(gateway));

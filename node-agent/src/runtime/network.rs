@@ -38,8 +38,9 @@ impl NodeNetwork {
 
     /// Makes the bridge. Returns what could not be done.
     pub(super) async fn set_up(&self, pod_cidr: &str, pod_network: Option<&str>) -> Result<Vec<String>, RuntimeError> {
-        let network = Network::parse(pod_cidr)
-            .ok_or_else(|| RuntimeError::InvalidPlan(format!("podCIDR {pod_cidr:?} is not an IPv4 network up to /30")))?;
+        let network = Network::parse(pod_cidr).ok_or_else(|| {
+            RuntimeError::InvalidPlan(format!("podCIDR {pod_cidr:?} is not an IPv4 network up to /30"))
+        })?;
         if let Some(ipam) = self.ipam.lock().as_ref() {
             return match ipam.network == network {
                 true => Ok(Vec::new()),
@@ -52,7 +53,8 @@ impl NodeNetwork {
             warnings.push(format!("network: cannot switch on IPv4 forwarding ({error}): pods reach only this node"));
         }
         if let Err(error) = masquerade(&self.bridge, network, pod_network).await {
-            warnings.push(format!("network: no masquerading ({error}): pods reach only networks that route back to them"));
+            warnings
+                .push(format!("network: no masquerading ({error}): pods reach only networks that route back to them"));
         }
         let mut ipam = Ipam::new(network);
         self.early.lock().drain(..).for_each(|address| ipam.reserve(address));
@@ -98,7 +100,8 @@ impl NodeNetwork {
     pub(super) fn connect(&self, pod_uid: &str, shim_pid: u32) -> io::Result<()> {
         let namespace = std::fs::File::open(format!("/proc/{shim_pid}/ns/net"))?;
         let mut netlink = Netlink::open()?;
-        let bridge = netlink.index(&self.bridge)?.ok_or_else(|| io::Error::other(format!("no bridge {}", self.bridge)))?;
+        let bridge =
+            netlink.index(&self.bridge)?.ok_or_else(|| io::Error::other(format!("no bridge {}", self.bridge)))?;
         let name = interface_name(&self.bridge, pod_uid);
         match netlink.create_veth(&name, bridge, POD_INTERFACE, std::os::fd::AsFd::as_fd(&namespace)) {
             // The network of an earlier sandbox of the same pod is still on its way out.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    open_tree,
 };
 use rustix::process::{Resource, Rlimit};
 
@@ -86,7 +87,8 @@ pub(super) fn prepare(plan: &ContainerPlan, sandbox: &SandboxMounts) -> Result<P
         root_read_only: plan.read_only_root,
         staging: c_string(staging.as_os_str().as_bytes())?,
         empty: c_string(sandbox.tmpfs(SandboxMounts::EMPTY).as_os_str().as_bytes())?,
-        shm: clone_tree(&sandbox.tmpfs(SandboxMounts::SHM)).map_err(|error| StartError::io(Stage::Mount, "/dev/shm", &error))?,
+        shm: clone_tree(&sandbox.tmpfs(SandboxMounts::SHM))
+            .map_err(|error| StartError::io(Stage::Mount, "/dev/shm", &error))?,
         mounts: mounts(plan, sandbox)?,
         masked: if plan.privileged { Vec::new() } else { targets(&plan.masked_paths)? },
         read_only: if plan.privileged { Vec::new() } else { targets(&plan.read_only_paths)? },
@@ -189,9 +191,8 @@ fn source_tree(source: &MountSource, sandbox: &SandboxMounts, privileged: bool) 
     }
 }
 
-const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
-    .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
-    .union(OpenTreeFlags::AT_RECURSIVE);
+const CLONE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_RECURSIVE);
 
 /// A detached copy of the mounts at `path` of the node.
 fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
@@ -234,11 +235,8 @@ fn dress(tree: OwnedFd, read_only: bool, propagation: Propagation, privileged: b
         // The shim's own mounts are slaves of the node's, so nothing can go back to the node.
         Propagation::HostToContainer | Propagation::Bidirectional => libc::MS_SLAVE,
     };
-    let recursive = MountAttributes {
-        set: if privileged { 0 } else { libc::MOUNT_ATTR_NODEV },
-        propagation: u64::from(propagation),
-        recursive: true,
-    };
+    let recursive =
+        MountAttributes { set: if privileged { 0 } else { libc::MOUNT_ATTR_NODEV }, propagation, recursive: true };
     set_mount_attributes(tree.as_fd(), c"", recursive)?;
     if read_only {
         let set = libc::MOUNT_ATTR_RDONLY;
@@ -284,7 +282,8 @@ fn targets(paths: &[PathBuf]) -> Result<Vec<Target>, StartError> {
 }
 
 fn target(path: &Path) -> Result<Target, StartError> {
-    Target::parse(path).ok_or_else(|| StartError::new(Stage::Plan, format!("{path:?} is not an absolute path without \"..\"")))
+    Target::parse(path)
+        .ok_or_else(|| StartError::new(Stage::Plan, format!("{path:?} is not an absolute path without \"..\"")))
 }
 
 fn strings(strings: &[String]) -> Result<StringVector, StartError> {

@@ -25,16 +25,30 @@ pub(super) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Call {
     /// First on every connection.
-    Hello { version: u32 },
+    Hello {
+        version: u32,
+    },
     CreateSandbox(Box<CreateSandbox>),
     /// The veth is in the shim's network namespace: give it its address.
     ConfigureNetwork(Address),
     StartContainer(Box<ContainerPlan>),
-    Signal { container: String, signal: i32 },
-    Stop { container: String, grace_ms: u64 },
-    Kill { container: String },
-    RemoveContainer { container: ContainerKey },
-    Acknowledge { container: ContainerKey },
+    Signal {
+        container: String,
+        signal: i32,
+    },
+    Stop {
+        container: String,
+        grace_ms: u64,
+    },
+    Kill {
+        container: String,
+    },
+    RemoveContainer {
+        container: ContainerKey,
+    },
+    Acknowledge {
+        container: ContainerKey,
+    },
     /// Kill everything, answer, exit.
     RemoveSandbox,
 }
@@ -65,9 +79,15 @@ pub(super) enum Message {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Hello { version: u32, pid: u32, snapshot: Box<Snapshot> },
+    Hello {
+        version: u32,
+        pid: u32,
+        snapshot: Box<Snapshot>,
+    },
     /// With what could not be limited.
-    SandboxCreated { warnings: Vec<String> },
+    SandboxCreated {
+        warnings: Vec<String>,
+    },
     Started(Started),
     NotStarted(StartError),
     NoContainer,

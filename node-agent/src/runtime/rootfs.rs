@@ -98,7 +98,9 @@ pub(super) fn make_file(root: BorrowedFd<'_>, target: &Target) -> Result<OwnedFd
         Err(Errno::NOENT) => {}
         result => return result,
     }
-    let (Some(name), [parents @ .., _]) = (target.names.last(), target.prefixes.as_slice()) else { return Err(Errno::ISDIR) };
+    let (Some(name), [parents @ .., _]) = (target.names.last(), target.prefixes.as_slice()) else {
+        return Err(Errno::ISDIR);
+    };
     let parent = Target { prefixes: parents.to_vec(), names: target.names[..parents.len()].to_vec() };
     let parent = make_directory(root, &parent)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

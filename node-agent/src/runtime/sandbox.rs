@@ -52,7 +52,8 @@ impl Sandboxed {
         let mounts = SandboxMounts { directory: state_dir.clone() };
         make_mounts(plan, &mounts).map_err(context("shared file systems"))?;
         if plan.network == NetworkMode::Pod {
-            rustix::system::sethostname(plan.hostname.as_bytes()).map_err(|error| context("host name")(error.into()))?;
+            rustix::system::sethostname(plan.hostname.as_bytes())
+                .map_err(|error| context("host name")(error.into()))?;
             NETWORK_SYSCTLS.iter().for_each(|(name, value)| warnings.extend(set_sysctl(name, value).err()));
         }
         for (name, value) in &plan.sysctls {
@@ -80,7 +81,7 @@ fn namespaces(plan: &SandboxPlan) -> UnshareFlags {
 /// In the shim's own mount namespace, which follows the node's and tells it nothing.
 fn make_mounts(plan: &SandboxPlan, mounts: &SandboxMounts) -> io::Result<()> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let slave = MountAttributes { propagation: u64::from(libc::MS_SLAVE), recursive: true, ..MountAttributes::default() };
+    let slave = MountAttributes { propagation: libc::MS_SLAVE, recursive: true, ..MountAttributes::default() };
     set_mount_attributes(root.as_fd(), c"", slave)?;
     std::fs::create_dir_all(mounts.rootfs())?;
     let shm = TmpfsPlan { size: Some(plan.shm_size), mode: 0o1777 };
@@ -118,7 +119,8 @@ pub(super) fn configure_network(address: Address) -> io::Result<()> {
     let missing = |name: &str| io::Error::other(format!("no interface {name} in the pod"));
     let loopback = netlink.index("lo")?.ok_or_else(|| missing("lo"))?;
     netlink.set_up(loopback)?;
-    let interface = netlink.index(super::network::POD_INTERFACE)?.ok_or_else(|| missing(super::network::POD_INTERFACE))?;
+    let interface =
+        netlink.index(super::network::POD_INTERFACE)?.ok_or_else(|| missing(super::network::POD_INTERFACE))?;
     netlink.set_up(interface)?;
     netlink.add_address(interface, address, prefix_length)?;
     netlink.add_default_route(gateway)

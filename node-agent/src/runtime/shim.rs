@@ -345,7 +345,9 @@ impl Shim {
     fn reap_orphans(&self) {
         while let Some(pid) = sys::peek_ended_child() {
             let ours = self.running.values().any(|running| running.started.pid == pid);
-            let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).filter(|_| !ours) else { return };
+            let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).filter(|_| !ours) else {
+                return;
+            };
             let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
     }

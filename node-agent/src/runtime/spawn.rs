@@ -8,8 +8,11 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 /// What is run as shim.
@@ -23,7 +26,9 @@ impl ShimProgram {
     /// `command` as configured, or a sealed copy of the running program. Blocks while it copies.
     pub(super) fn prepare(command: Option<&[String]>) -> io::Result<Self> {
         match command {
-            Some([program, arguments @ ..]) => Ok(Self::Command { program: program.clone(), arguments: arguments.to_vec() }),
+            Some([program, arguments @ ..]) => {
+                Ok(Self::Command { program: program.clone(), arguments: arguments.to_vec() })
+            }
             Some([]) => Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty shim command")),
             None => sealed_copy().map(Self::SealedCopy),
         }
@@ -46,6 +51,34 @@ impl ShimProgram {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         command.env_clear().env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::from(listener)).stdout(Stdio::null()).stderr(Stdio::from(log)).kill_on_drop(false).spawn()
+    }
+}
+
+/// A shim as a process, by descriptor: its id may be another's by the time it is used.
+#[derive(Debug)]
+pub(super) struct ShimProcess {
+    /// `None` when it had ended already.
+    pidfd: Option<AsyncFd<OwnedFd>>,
+}
+
+impl ShimProcess {
+    /// Right after the shim itself told its id on a connection that is still open.
+    pub(super) fn open(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        Self { pidfd: pidfd.and_then(|pidfd| super::sys::watch_pidfd(pidfd).ok()) }
+    }
+
+    pub(super) async fn ended_within(&self, timeout: Duration) -> bool {
+        let Some(pidfd) = &self.pidfd else { return true };
+        tokio::time::timeout(timeout, pidfd.readable()).await.is_ok()
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // Fails only when it has ended.
+            let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL);
+        }
     }
 }
 

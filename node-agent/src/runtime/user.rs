@@ -85,7 +85,8 @@ fn open_layers(layers: &[PathBuf]) -> io::Result<Vec<OwnedFd>> {
         return Ok(vec![merged]);
     }
     let open = |layer: &PathBuf| {
-        rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
+        rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io::Error::from)
     };
     layers.iter().rev().map(open).collect()
 }
@@ -159,7 +160,8 @@ fn memberships(group: &str, user: &str) -> Vec<u32> {
 }
 
 fn find_group(group: &str, wanted: &str) -> Result<u32, UserError> {
-    let found = group.lines().filter_map(parse_group).find(|(name, gid, _)| *name == wanted || wanted.parse() == Ok(*gid));
+    let found =
+        group.lines().filter_map(parse_group).find(|(name, gid, _)| *name == wanted || wanted.parse() == Ok(*gid));
     match (found, wanted.parse()) {
         (Some((_, gid, _)), _) | (None, Ok(gid)) => Ok(gid),
         (None, Err(_)) => Err(UserError::UnknownGroup(wanted.to_owned())),

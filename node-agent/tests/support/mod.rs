@@ -73,7 +73,8 @@ fn make_rootfs(root: &Path) {
     for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/var/www:/bin/sh\n").unwrap();
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/var/www:/bin/sh\n")
+        .unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\nlogs:x:40:web\n").unwrap();
 }
 
@@ -97,7 +98,10 @@ pub fn sandbox(pod_uid: &str) -> SandboxPlan {
 impl Node {
     /// A container `c` that runs `argv`.
     pub fn container(&self, pod_uid: &str, argv: &[&str]) -> ContainerPlan {
-        let id = format!("{:064x}", u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) + (u128::from(std::process::id()) << 32));
+        let id = format!(
+            "{:064x}",
+            u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) + (u128::from(std::process::id()) << 32)
+        );
         ContainerPlan {
             name: "c".to_owned(),
             attempt: 0,

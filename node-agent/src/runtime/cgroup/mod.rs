@@ -48,7 +48,9 @@ pub(super) fn detect() -> io::Result<Box<dyn CgroupDriver>> {
 pub(super) fn favour_dynamic_modification() -> Option<String> {
     match Mounts::read().and_then(|mounts| mounts.favour_dynamic_modification()) {
         Ok(()) => None,
-        Err(error) => Some(format!("cgroups: favordynmods could not be set ({error}): container starts are some 7 ms slower")),
+        Err(error) => {
+            Some(format!("cgroups: favordynmods could not be set ({error}): container starts are some 7 ms slower"))
+        }
     }
 }
 

@@ -45,7 +45,8 @@ impl V1 {
         write("cpu", "cpu.cfs_quota_us", cpu_quota_us);
         write("pids", "pids.max", pids);
         // Only where the kernel accounts swap; without swap there is nothing to limit.
-        if let (Some(bytes), Some(file)) = (memory_bytes, self.control_file("memory", path, "memory.memsw.limit_in_bytes"))
+        if let (Some(bytes), Some(file)) =
+            (memory_bytes, self.control_file("memory", path, "memory.memsw.limit_in_bytes"))
             && file.exists()
         {
             set(&mut warnings, file, &bytes.to_string());
@@ -55,7 +56,9 @@ impl V1 {
 
     /// Processes in `path` and below, by the first hierarchy that has it.
     fn processes(&self, path: &Path) -> Vec<i32> {
-        let Some(root) = self.old.iter().map(|root| root.join(path)).find(|root| root.exists()) else { return Vec::new() };
+        let Some(root) = self.old.iter().map(|root| root.join(path)).find(|root| root.exists()) else {
+            return Vec::new();
+        };
         let mut directories = vec![root];
         let mut pids = Vec::new();
         while let Some(directory) = directories.pop() {
@@ -126,7 +129,8 @@ impl CgroupDriver for V1 {
 
     fn warnings(&self) -> Vec<String> {
         let missing = |(controller, what): (&str, &str)| {
-            (!self.mounts.controllers.contains_key(controller)).then(|| format!("cgroups: no {controller} controller: {what}"))
+            (!self.mounts.controllers.contains_key(controller))
+                .then(|| format!("cgroups: no {controller} controller: {what}"))
         };
         let wanted = [
             ("memory", "memory limits are not enforced"),

@@ -23,7 +23,8 @@ impl V2 {
     pub(super) fn new(mounts: &Mounts) -> Self {
         let root = mounts.unified.clone().expect("invariant: v2 is chosen when it is mounted");
         let offered = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-        let available = CONTROLLERS.into_iter().filter(|name| offered.split_whitespace().any(|offer| offer == *name)).collect();
+        let available =
+            CONTROLLERS.into_iter().filter(|name| offered.split_whitespace().any(|offer| offer == *name)).collect();
         Self { root, available }
     }
 
@@ -103,6 +104,8 @@ impl CgroupDriver for V2 {
 
     fn warnings(&self) -> Vec<String> {
         let missing = CONTROLLERS.into_iter().filter(|name| !self.available.contains(name));
-        missing.map(|name| format!("cgroups: the {name} controller is not available: its limits are not enforced")).collect()
+        missing
+            .map(|name| format!("cgroups: the {name} controller is not available: its limits are not enforced"))
+            .collect()
     }
 }
