@@ -75,12 +75,11 @@ pub async fn keep_cluster_objects(api: Api, address: SocketAddr, shutdown: Cance
 pub async fn compact_history(storage: &Storage, term: &CancellationToken) {
     let mut before = None;
     loop {
-        if let Ok(revision) = storage.revision().await {
-            if let Some(before) = before.replace(revision)
-                && let Err(failure) = storage.compact(before).await
-            {
-                tracing::debug!(%failure, "the store's history cannot be compacted");
-            }
+        if let Ok(revision) = storage.revision().await
+            && let Some(before) = before.replace(revision)
+            && let Err(failure) = storage.compact(before).await
+        {
+            tracing::debug!(%failure, "the store's history cannot be compacted");
         }
         tokio::select! {
             () = term.cancelled() => return,

@@ -281,7 +281,7 @@ impl Storage {
         self.unary(|mut e| Box::pin(async move { e.kv.compact(request).await })).await.map(|_| ())
     }
 
-    /// Watches everything under `prefix` from `start_revision` on.
+    /// Watches everything under `prefix` from `start_revision` on; 0 is from now on.
     pub async fn watch(&self, prefix: &str, start_revision: i64) -> Result<StoreWatch, StoreFailure> {
         let index = self.inner.current.load(Ordering::Relaxed);
         let mut client = self.inner.endpoints[index].watch.clone();

@@ -18,6 +18,8 @@ pub struct WatchBatch {
     pub complete_to: Option<i64>,
     /// An answer to [`StoreWatch::request_progress`], or a periodic one.
     pub is_progress: bool,
+    /// The watch is there now: the first answer.
+    pub is_created: bool,
 }
 
 /// Why a watch ended.
@@ -88,14 +90,15 @@ impl StoreWatch {
         let revision = response.header.as_ref().map_or(0, |h| h.revision);
         if response.created {
             // Its header may run ahead of events that are still to be replayed.
-            return Ok(WatchBatch { events: Vec::new(), complete_to: None, is_progress: false });
+            return Ok(WatchBatch { events: Vec::new(), complete_to: None, is_progress: false, is_created: true });
         }
         if response.events.is_empty() {
-            return Ok(WatchBatch { events: Vec::new(), complete_to: Some(revision), is_progress: true });
+            let complete_to = Some(revision);
+            return Ok(WatchBatch { events: Vec::new(), complete_to, is_progress: true, is_created: false });
         }
         // A batch of a replay ends at its last event, not at the header's revision.
         let last = response.events.last().and_then(|e| e.kv.as_ref()).map_or(0, |kv| kv.mod_revision);
         let complete_to = (!response.fragment).then_some(last);
-        Ok(WatchBatch { events: response.events, complete_to, is_progress: false })
+        Ok(WatchBatch { events: response.events, complete_to, is_progress: false, is_created: false })
     }
 }

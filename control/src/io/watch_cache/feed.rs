@@ -25,15 +25,9 @@ impl WatchCache {
         let mut pause = Duration::from_millis(5);
         let mut next = Next::Relist;
         while !shutdown.is_cancelled() {
-            let run = async {
-                if matches!(next, Next::Relist) {
-                    self.load().await?;
-                }
-                self.follow().await
-            };
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
-                outcome = run => outcome,
+                outcome = self.follow(next) => outcome,
             };
             next = match outcome {
                 Ok(next) => {
@@ -79,10 +73,35 @@ impl WatchCache {
         Ok(())
     }
 
-    /// Feeds from one watch until it ends.
-    async fn follow(&self) -> Result<Next, StoreFailure> {
+    /// Opens the watch: after what the cache has, or from now on and then lists.
+    ///
+    /// The list comes second, because a watch from a revision of the past is replayed, and etcd before 3.4.25 and 3.5.8 answers questions
+    /// for progress on such a watch with the store's revision although older events are still to come. Those events would
+    /// be taken as known. A resumed watch has no list to save it; it relies on a store without that fault.
+    async fn open(&self, next: Next) -> Result<Option<StoreWatch>, StoreFailure> {
         let prefix = self.prefix();
-        let mut watch = self.storage.watch(&prefix, self.revision() + 1).await?;
+        match next {
+            Next::Resume => self.storage.watch(&prefix, self.revision() + 1).await.map(Some),
+            Next::Relist => {
+                let mut watch = self.storage.watch(&prefix, 0).await?;
+                if !watch.next().await.is_ok_and(|first| first.is_created) {
+                    return Ok(None);
+                }
+                self.load().await?;
+                Ok(Some(watch))
+            }
+        }
+    }
+
+    /// Feeds from one watch until it ends.
+    async fn follow(&self, next: Next) -> Result<Next, StoreFailure> {
+        let prefix = self.prefix();
+        let Some(mut watch) = self.open(next).await? else {
+            self.storage.leave_current_endpoint();
+            return Ok(Next::Relist);
+        };
+        // What happened between the opening of the watch and the list is in the list.
+        let listed = self.revision();
         let mut pending = Vec::new();
         // A progress answer of an older etcd may overtake events that were sent before it. So the first answer only shows
         // that earlier events are on their way; the second, asked for after it, comes behind them.
@@ -110,7 +129,7 @@ impl WatchCache {
                     return Ok(Next::Resume);
                 }
             };
-            pending.extend(batch.events);
+            pending.extend(batch.events.into_iter().filter(|e| e.kv.as_ref().is_some_and(|kv| kv.mod_revision > listed)));
             let Some(complete_to) = batch.complete_to else { continue };
             if batch.is_progress && confirm(&watch, &mut asked) {
                 continue;
@@ -126,9 +145,8 @@ impl WatchCache {
         let kv = event.kv?;
         let key = String::from_utf8_lossy(&kv.key).into_owned();
         let revision = kv.mod_revision;
-        let entry_of = |kv: &mvccpb::KeyValue| {
-            Entry::from_stored(self.kind, &key, &kv.value, kv.mod_revision).map(Arc::new)
-        };
+        let entry_of =
+            |kv: &mvccpb::KeyValue| Entry::from_stored(self.kind, &key, &kv.value, kv.mod_revision).map(Arc::new);
         let below = key[prefix.len()..].to_owned();
         if deleted {
             // The cache holds the last state; the store's copy serves when it does not.
