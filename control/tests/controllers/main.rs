@@ -1,5 +1,7 @@
 //! Controllers and scheduler at work: against a real etcd and the real API server, with nodes that only pretend to run pods.
 
+#![allow(clippy::unwrap_used, reason = "what the tests stand on may fail them too")]
+
 mod fake_node;
 mod world;
 
