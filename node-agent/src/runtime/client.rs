@@ -91,7 +91,6 @@ pub(super) struct Inner {
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) plan: SandboxPlan,
-    pub(super) sandbox: Sandbox,
     pub(super) connection: Connection,
     pub(super) shim: ShimProcess,
     /// The shim's end is expected.

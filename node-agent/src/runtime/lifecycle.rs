@@ -1,6 +1,7 @@
 //! Sandboxes from the agent's side: making one, finding those of an earlier agent, removing every trace.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,11 +40,11 @@ impl Runtime {
         match inner.make_sandbox(plan, address).await {
             Ok(sandbox) => Ok(sandbox),
             Err(error) => {
-                if let Some(address) = address {
-                    inner.network.release(address.address);
-                }
                 if let Err(error) = inner.clean_up(&pod_uid, Some(qos)).await {
                     tracing::warn!(%error, pod_uid, "cannot clean up after a failed sandbox");
+                }
+                if let Some(address) = address {
+                    inner.network.release(address.address);
                 }
                 Err(error)
             }
@@ -76,12 +77,12 @@ impl Runtime {
             if !pod.shim.ended_within(SHIM_EXIT_TIMEOUT).await {
                 pod.shim.kill();
             }
-            if let Some(ip) = pod.sandbox.ip {
-                inner.network.release(ip);
-            }
         }
-        inner.clean_up(pod_uid, qos).await?;
+        let address = inner.clean_up(pod_uid, qos).await?;
         inner.pods.lock().remove(pod_uid);
+        if let Some(address) = address {
+            inner.network.release(address);
+        }
         Ok(())
     }
 
@@ -140,7 +141,7 @@ impl Inner {
         }
         let ip = address.map(|address| address.address);
         let sandbox = Sandbox { pod_uid: plan.pod_uid.clone(), ip, shim_pid, created_at: super::container::now() };
-        self.watch_over(plan, sandbox.clone(), connection);
+        self.watch_over(plan, shim_pid, connection);
         Ok(sandbox)
     }
 
@@ -169,9 +170,9 @@ impl Inner {
     }
 
     /// Registers the pod and waits for its shim's unexpected end.
-    fn watch_over(self: &Arc<Self>, plan: SandboxPlan, sandbox: Sandbox, connection: Connection) {
-        let shim = ShimProcess::open(sandbox.shim_pid);
-        let pod = Arc::new(Pod { plan, sandbox, connection, shim, removing: AtomicBool::new(false) });
+    fn watch_over(self: &Arc<Self>, plan: SandboxPlan, shim_pid: u32, connection: Connection) {
+        let shim = ShimProcess::open(shim_pid);
+        let pod = Arc::new(Pod { plan, connection, shim, removing: AtomicBool::new(false) });
         self.pods.lock().insert(pod.plan.pod_uid.clone(), Arc::clone(&pod));
         let inner = Arc::clone(self);
         tokio::spawn(async move {
@@ -223,7 +224,7 @@ impl Inner {
             self.network.reserve(ip);
         }
         match connection {
-            Some(connection) => self.watch_over(plan.clone(), sandbox.clone(), connection),
+            Some(connection) => self.watch_over(plan.clone(), sandbox.shim_pid, connection),
             None => self.kill_pod(&pod_uid, plan.qos).await,
         }
         Some(RecoveredPod { plan, sandbox, containers: recovered_containers(&snapshot, lost), lost })
@@ -240,15 +241,10 @@ impl Inner {
         }
     }
 
-    /// Removes what a dead shim leaves: cgroups, writable layers, the state directory.
-    async fn clean_up(self: &Arc<Self>, pod_uid: &str, qos: Option<QosClass>) -> Result<(), RuntimeError> {
+    /// Removes what a dead shim leaves: cgroups, writable layers, the state directory. Returns the address to release.
+    async fn clean_up(self: &Arc<Self>, pod_uid: &str, qos: Option<QosClass>) -> Result<Option<IpAddr>, RuntimeError> {
         let directory = state_dir(&self.config.run_dir, pod_uid);
         let snapshot = Snapshot::read(&directory.join(FILE_NAME)).unwrap_or_default();
-        if let Some((_, sandbox)) = &snapshot.sandbox
-            && let Some(ip) = sandbox.ip
-        {
-            self.network.release(ip);
-        }
         let classes = match qos.or(snapshot.sandbox.as_ref().map(|(plan, _)| plan.qos)) {
             Some(class) => vec![class],
             None => vec![QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort],
@@ -263,7 +259,7 @@ impl Inner {
             remove_directory(container.plan.scratch_dir.join(&container.plan.id)).await;
         }
         remove_directory(directory).await;
-        Ok(())
+        Ok(snapshot.sandbox.and_then(|(_, sandbox)| sandbox.ip))
     }
 }
 

@@ -13,18 +13,18 @@ use kontiki_node_agent::runtime::plan::{
 use kontiki_node_agent::runtime::{Runtime, RuntimeConfig, RuntimeEvent};
 use tokio::sync::mpsc;
 
-pub struct Node {
-    pub runtime: Runtime,
-    pub events: mpsc::Receiver<RuntimeEvent>,
-    pub directory: PathBuf,
-    pub config: RuntimeConfig,
-    pub pod_cidr: String,
+pub(crate) struct Node {
+    pub(crate) runtime: Runtime,
+    pub(crate) events: mpsc::Receiver<RuntimeEvent>,
+    pub(crate) directory: PathBuf,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) pod_cidr: String,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Runs `body` on a fresh node and cleans up after it, also when it panics.
-pub fn on_a_node<F, Fut>(body: F)
+pub(crate) fn on_a_node<F, Fut>(body: F)
 where
     F: FnOnce(Node) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -78,7 +78,7 @@ fn make_rootfs(root: &Path) {
     std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\nlogs:x:40:web\n").unwrap();
 }
 
-pub fn sandbox(pod_uid: &str) -> SandboxPlan {
+pub(crate) fn sandbox(pod_uid: &str) -> SandboxPlan {
     SandboxPlan {
         pod_uid: pod_uid.to_owned(),
         namespace: "default".to_owned(),
@@ -97,7 +97,7 @@ pub fn sandbox(pod_uid: &str) -> SandboxPlan {
 
 impl Node {
     /// A container `c` that runs `argv`.
-    pub fn container(&self, pod_uid: &str, argv: &[&str]) -> ContainerPlan {
+    pub(crate) fn container(&self, pod_uid: &str, argv: &[&str]) -> ContainerPlan {
         let id = format!(
             "{:064x}",
             u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) + (u128::from(std::process::id()) << 32)
@@ -133,22 +133,22 @@ impl Node {
         }
     }
 
-    pub fn shell(&self, pod_uid: &str, script: &str) -> ContainerPlan {
+    pub(crate) fn shell(&self, pod_uid: &str, script: &str) -> ContainerPlan {
         self.container(pod_uid, &["sh", "-c", script])
     }
 
-    pub fn log_path(&self, pod_uid: &str) -> PathBuf {
+    pub(crate) fn log_path(&self, pod_uid: &str) -> PathBuf {
         self.directory.join("logs").join(pod_uid).join("c/0.log")
     }
 
     /// The text of the log without times and tags.
-    pub fn log(&self, pod_uid: &str) -> String {
+    pub(crate) fn log(&self, pod_uid: &str) -> String {
         let log = std::fs::read_to_string(self.log_path(pod_uid)).unwrap_or_default();
         log.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
     }
 
     /// Waits for the next exit.
-    pub async fn exit(&mut self) -> (ContainerKey, Exit) {
+    pub(crate) async fn exit(&mut self) -> (ContainerKey, Exit) {
         let event = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
         match event.expect("an exit within a minute").expect("the runtime lives") {
             RuntimeEvent::Exited { container, exit } => (container, exit),
@@ -157,7 +157,7 @@ impl Node {
     }
 
     /// Runs a container in a new pod to its end: exit and log.
-    pub async fn run(&mut self, pod_uid: &str, plan: ContainerPlan) -> (Exit, String) {
+    pub(crate) async fn run(&mut self, pod_uid: &str, plan: ContainerPlan) -> (Exit, String) {
         self.runtime.create_sandbox(sandbox(pod_uid)).await.unwrap();
         self.runtime.start_container(pod_uid, plan).await.unwrap();
         let (key, exit) = self.exit().await;
@@ -167,7 +167,7 @@ impl Node {
 }
 
 /// Asks again until it is so, for at most a minute.
-pub async fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !check() {
         assert!(Instant::now() < deadline, "{what} did not come true within a minute");
