@@ -27,6 +27,7 @@ mod protocol;
 // The shim's side.
 mod child;
 mod container;
+mod filesystems;
 mod log;
 mod overlay;
 mod prepare;
