@@ -83,7 +83,7 @@ pub const CAMPAIGNS_MAX: u32 = 10;
 /// Losses of connections that wait to be looked into.
 pub const LOST_CONNECTIONS_WAITING: usize = 64;
 /// Handing leadership over before a planned stop.
-pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the need for a flush is looked at.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Applied entries after which the state is flushed, so that a restart never replays more.
