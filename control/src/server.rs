@@ -89,8 +89,7 @@ impl ControlPlane {
         let listener = tokio::net::TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address =
-            listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
         let advertised = advertised(&config, address);
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -111,7 +111,9 @@ fn the_cluster_describes_itself() {
         assert!(cluster.ok(kubectl, &["api-resources"], "").contains("configmaps"));
         assert!(cluster.ok(kubectl, &["api-versions"], "").contains("batch/v1"));
         assert!(cluster.ok(kubectl, &["explain", "pod.spec.containers"], "").contains("image"));
-        assert!(cluster.ok(kubectl, &["get", "svc,ns,nodes,events", "-A", "--ignore-not-found"], "").contains("kubernetes"));
+        assert!(
+            cluster.ok(kubectl, &["get", "svc,ns,nodes,events", "-A", "--ignore-not-found"], "").contains("kubernetes")
+        );
         assert!(cluster.ok(kubectl, &["auth", "can-i", "create", "pods"], "").contains("yes"));
         assert_eq!(cluster.ok(kubectl, &["get", "--raw", "/readyz"], ""), "ok");
         cluster.ok(kubectl, &["describe", "ns", ns], "");

@@ -38,8 +38,7 @@ pub fn check_namespace(kind: &Kind, namespace: &str, name: &str, state: Namespac
         NamespaceState::Active => Ok(()),
         NamespaceState::Missing => Err(ApiError::not_found("", "namespaces", namespace)),
         NamespaceState::Terminating => {
-            let why =
-                format!("unable to create new content in namespace {namespace} because it is being terminated");
+            let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
             let mut error = ApiError::forbidden(kind.group, kind.resource, name, &why);
             let cause = serde_json::json!({
                 "reason": "NamespaceTerminating",

@@ -69,8 +69,7 @@ impl Continue {
     /// 400 for anything that [`Continue::encode`] did not make.
     pub fn decode(text: &str) -> Result<Self, ApiError> {
         let wrong = || ApiError::bad_request("continue key is not valid");
-        let bytes =
-            URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| wrong())?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).map_err(|_| wrong())?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
         if token["v"] != "meta.k8s.io/v1" {
             return Err(wrong());

@@ -39,19 +39,13 @@ pub(super) fn for_create(
 }
 
 /// Keeps what no update may change; refuses a change of identity.
-pub(super) fn for_update(
-    kind: &Kind,
-    namespace: Option<&str>,
-    new: &mut Value,
-    old: &Value,
-) -> Result<(), ApiError> {
+pub(super) fn for_update(kind: &Kind, namespace: Option<&str>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     check_namespace_matches(kind, namespace, new)?;
     let name = meta(old, "name").to_owned();
     match meta(new, "name") {
         "" => set_meta(new, "name", Some(name.clone().into())),
         other if other != name => {
-            let why =
-                format!("the name of the object ({other}) does not match the name on the URL ({name})");
+            let why = format!("the name of the object ({other}) does not match the name on the URL ({name})");
             return Err(ApiError::bad_request(why));
         }
         _ => {}
@@ -61,7 +55,8 @@ pub(super) fn for_update(
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(old, "uid"));
         return Err(ApiError::conflict(kind.group, kind.resource, &name, &why));
     }
-    let kept = ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"];
+    let kept =
+        ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"];
     for field in kept {
         set_meta(new, field, old["metadata"].get(field).cloned());
     }

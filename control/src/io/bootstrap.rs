@@ -51,7 +51,7 @@ pub fn kubernetes_service_ip(ranges: &Ranges) -> Ipv4Addr {
 pub async fn keep_cluster_objects(api: Api, address: SocketAddr, shutdown: CancellationToken) {
     let mut pause = Duration::from_millis(20);
     let work = async {
-        while let Err(error) = create_objects(&api).await {
+        while let Err(error) = create_objects(&api, address.port()).await {
             tracing::debug!(%error, "the cluster's own objects cannot be written yet");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -92,7 +92,7 @@ fn system() -> User {
     User { name: "system:kontiki".into(), groups: vec![crate::auth::MASTERS.to_owned()] }
 }
 
-async fn create_objects(api: &Api) -> Result<(), ApiError> {
+async fn create_objects(api: &Api, port: u16) -> Result<(), ApiError> {
     for name in NAMESPACES {
         let namespace = json!({"metadata": {"name": name}});
         create_if_absent(api, "namespaces", None, namespace).await?;
@@ -104,7 +104,7 @@ async fn create_objects(api: &Api) -> Result<(), ApiError> {
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": kubernetes_service_ip(api.ranges()).to_string(), "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
     });
     create_if_absent(api, "services", Some("default"), service).await
@@ -114,12 +114,7 @@ fn served(resource: &str) -> Result<&'static Kind, ApiError> {
     find("", "v1", resource).ok_or_else(|| ApiError::internal(format!("{resource} are not served")))
 }
 
-async fn create_if_absent(
-    api: &Api,
-    resource: &str,
-    namespace: Option<&str>,
-    object: Value,
-) -> Result<(), ApiError> {
+async fn create_if_absent(api: &Api, resource: &str, namespace: Option<&str>, object: Value) -> Result<(), ApiError> {
     match api.create(served(resource)?, namespace, object, &system(), false).await {
         Ok(_) => Ok(()),
         Err(error) if error.reason == "AlreadyExists" => Ok(()),

@@ -122,11 +122,7 @@ impl Api {
     }
 
     /// What a namespace is, and a guard that it stays so until the write. From memory when it is there, else from the store.
-    async fn namespace_state(
-        &self,
-        namespace: &str,
-        fresh: bool,
-    ) -> Result<(NamespaceState, Option<Guard>), ApiError> {
+    async fn namespace_state(&self, namespace: &str, fresh: bool) -> Result<(NamespaceState, Option<Guard>), ApiError> {
         let kind = crate::registry::find("", "v1", "namespaces").expect("namespaces are served");
         let place = Place { kind, namespace: None, name: namespace };
         let cached = if fresh { None } else { self.cache(kind).get(namespace) };

@@ -3,9 +3,7 @@
 use serde_json::Value;
 
 use super::{Api, Place};
-use crate::engine::{
-    self, DeleteOptions, Deletion, NamespaceState, Target, Update, check_namespace, meta, set_meta,
-};
+use crate::engine::{self, DeleteOptions, Deletion, NamespaceState, Target, Update, check_namespace, meta, set_meta};
 use crate::io::clock;
 use crate::io::etcd::Written;
 use crate::io::watch_cache::encode;
@@ -153,12 +151,7 @@ impl Api {
     }
 
     /// Deletes an object, or marks it.
-    pub async fn delete(
-        &self,
-        place: Place<'_>,
-        options: &DeleteOptions,
-        user: &User,
-    ) -> Result<Removed, ApiError> {
+    pub async fn delete(&self, place: Place<'_>, options: &DeleteOptions, user: &User) -> Result<Removed, ApiError> {
         for _ in 0..limits::CONFLICT_RETRIES_MAX {
             let ctx = clock::context(user);
             let (old, revision) = self.read(place).await?;

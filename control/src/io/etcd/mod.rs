@@ -233,12 +233,9 @@ impl Storage {
         let mut compare = vec![mod_revision_is(key.clone(), expected)];
         compare.extend(guards.iter().map(|g| mod_revision_is(g.key.clone(), g.mod_revision)));
         let op = match &value {
-            Some(value) => Op::RequestPut(pb::PutRequest {
-                key: key.clone(),
-                value: value.clone(),
-                lease,
-                ..Default::default()
-            }),
+            Some(value) => {
+                Op::RequestPut(pb::PutRequest { key: key.clone(), value: value.clone(), lease, ..Default::default() })
+            }
             None => Op::RequestDeleteRange(pb::DeleteRangeRequest { key: key.clone(), ..Default::default() }),
         };
         let read = Op::RequestRange(pb::RangeRequest { key: key.clone(), ..Default::default() });
@@ -254,7 +251,7 @@ impl Storage {
     /// A lease of at least `ttl_s`, shared with other keys of the same minute.
     async fn shared_lease(&self, ttl_s: i64) -> Result<i64, StoreFailure> {
         // Short leases (server addresses) are refreshed by their owner and must not outlive it by much.
-        let reuse = Duration::from_secs(u64::try_from(ttl_s / 60).expect("a TTL is positive").min(60));
+        let reuse = reuse_of(ttl_s);
         let now = Instant::now();
         {
             let mut leases = self.inner.shared_leases.lock();
@@ -327,6 +324,7 @@ impl Storage {
     }
 }
 
+/// How long a lease of this TTL takes new keys.
 fn reuse_of(ttl_s: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl_s / 60).expect("a TTL is positive").min(60))
 }

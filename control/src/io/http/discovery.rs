@@ -36,13 +36,7 @@ static REVIEWS: [Review; 4] = [
         "selfsubjectaccessreview",
         "SelfSubjectAccessReview",
     ),
-    review(
-        "authorization.k8s.io",
-        "v1",
-        "selfsubjectrulesreviews",
-        "selfsubjectrulesreview",
-        "SelfSubjectRulesReview",
-    ),
+    review("authorization.k8s.io", "v1", "selfsubjectrulesreviews", "selfsubjectrulesreview", "SelfSubjectRulesReview"),
 ];
 
 /// All (group, version)s, the core group first, else in order of appearance.
@@ -62,9 +56,11 @@ fn groups() -> Vec<&'static str> {
     let mut groups: Vec<&'static str> = group_versions().into_iter().map(|(group, _)| group).collect();
     groups.dedup();
     let mut seen = Vec::new();
-    groups.retain(|g| !seen.contains(g) && {
-        seen.push(*g);
-        true
+    groups.retain(|g| {
+        !seen.contains(g) && {
+            seen.push(*g);
+            true
+        }
     });
     groups
 }

@@ -40,11 +40,7 @@ impl HttpServer {
         let node = self.inner.api.get(Place { kind, namespace: None, name: node_name }, false).await?;
         let address = agent_address(&node)
             .ok_or_else(|| ApiError::internal(format!("node {node_name} has not said where its logs are")))?;
-        let mut uri = format!(
-            "/containerLogs/{}/{}/{container}",
-            place.namespace.unwrap_or_default(),
-            place.name
-        );
+        let mut uri = format!("/containerLogs/{}/{}/{container}", place.namespace.unwrap_or_default(), place.name);
         let mut separator = '?';
         for name in PASSED_ON {
             if let Some(value) = call.query.param(name) {

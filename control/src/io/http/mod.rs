@@ -171,7 +171,10 @@ impl HttpServer {
             })),
             Route::CoreVersions => Ok(match negotiate::aggregated(&call.headers) {
                 Some(version) => aggregated(version, true),
-                None => respond::json(StatusCode::OK, &discovery::core_versions(call.uri.authority().map_or("", |a| a.as_str()))),
+                None => respond::json(
+                    StatusCode::OK,
+                    &discovery::core_versions(call.uri.authority().map_or("", |a| a.as_str())),
+                ),
             }),
             Route::Groups => Ok(match negotiate::aggregated(&call.headers) {
                 Some(version) => aggregated(version, false),
@@ -189,9 +192,7 @@ impl HttpServer {
             }
             Route::OpenApiIndex => plain(self.inner.openapi.index()),
             Route::OpenApi(path) => self.openapi(call, path).await,
-            Route::Unknown | Route::Resource(_) => {
-                Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n"))
-            }
+            Route::Unknown | Route::Resource(_) => Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         }
     }
 
@@ -214,7 +215,8 @@ impl HttpServer {
             .map_err(ApiError::internal)?;
         let document = document
             .ok_or_else(|| ApiError::new(404, "NotFound", "the server could not find the requested resource"))?;
-        let zipped = call.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
+        let zipped =
+            call.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
         let body = if zipped { document.gzip.clone() } else { document.json() };
         let mut response = respond::bytes(StatusCode::OK, HeaderValue::from_static("application/json"), body);
         if zipped {

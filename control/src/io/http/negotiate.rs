@@ -33,9 +33,8 @@ pub fn form(headers: &HeaderMap, include: Include) -> Result<Form, ApiError> {
     for clause in accept.split(',') {
         let mut parts = clause.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        let parameter = |name: &str| {
-            clause.split(';').skip(1).map(str::trim).find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
-        };
+        let parameter =
+            |name: &str| clause.split(';').skip(1).map(str::trim).find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
         let yaml = media == "application/yaml";
         if !yaml && !matches!(media, "" | "*/*" | "application/*" | "application/json") {
             continue;

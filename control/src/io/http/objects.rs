@@ -18,13 +18,7 @@ use crate::schema::{Gvk, strict};
 use crate::status::ApiError;
 
 impl HttpServer {
-    pub(super) async fn resource(
-        &self,
-        call: Call,
-        path: &ResourcePath,
-        verb: &'static str,
-        body: Body,
-    ) -> Answer {
+    pub(super) async fn resource(&self, call: Call, path: &ResourcePath, verb: &'static str, body: Body) -> Answer {
         let Some(kind) = registry::find(&path.group, &path.version, &path.resource) else {
             if verb == "create" && path.name.is_none() {
                 let raw = body::read(body).await?;
@@ -89,13 +83,7 @@ impl HttpServer {
         Ok(response)
     }
 
-    async fn delete_collection(
-        &self,
-        call: Call,
-        kind: &'static Kind,
-        namespace: Option<&str>,
-        body: Body,
-    ) -> Answer {
+    async fn delete_collection(&self, call: Call, kind: &'static Kind, namespace: Option<&str>, body: Body) -> Answer {
         let options = delete_options(&call, body).await?;
         let list_options = ListOptions::parse(kind, &call.query)?;
         let mut list = self.inner.api.list(kind, namespace, &list_options).await?;
@@ -135,12 +123,9 @@ impl HttpServer {
         let validation = FieldValidation::parse(&call.query)?;
         let raw = body::read(body).await?;
         let (object, warnings) = body::object(&call.headers, &gvk(kind), &raw, validation)?;
-        let changed =
-            self.inner.api.modify(place, target, &call.user, dry_run, |_, _| Ok(object.clone())).await;
+        let changed = self.inner.api.modify(place, target, &call.user, dry_run, |_, _| Ok(object.clone())).await;
         let (code, object) = match changed {
-            Err(error)
-                if error.code == 404 && target == Target::Main && kind.strategy.allows_create_on_update() =>
-            {
+            Err(error) if error.code == 404 && target == Target::Main && kind.strategy.allows_create_on_update() => {
                 let made = self.inner.api.create(kind, place.namespace, object, &call.user, dry_run).await?;
                 (StatusCode::CREATED, made)
             }
@@ -209,9 +194,9 @@ impl<'a> Patch<'a> {
     pub(super) fn parse(media_type: &str, raw: &'a [u8]) -> Result<Self, ApiError> {
         let document = || {
             let json = body::json_of_yaml(raw);
-            serde_json::from_slice(raw).or_else(|_| serde_json::from_slice(&json?).map_err(|e| {
-                ApiError::bad_request(format!("error decoding patch: {e}"))
-            }))
+            serde_json::from_slice(raw).or_else(|_| {
+                serde_json::from_slice(&json?).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
+            })
         };
         match media_type {
             "application/json-patch+json" => Ok(Self::Json(raw)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kontiki_api::mvccpb;
 use tokio_util::sync::CancellationToken;
@@ -25,20 +25,22 @@ impl WatchCache {
         let mut pause = Duration::from_millis(5);
         let mut next = Next::Relist;
         while !shutdown.is_cancelled() {
+            let begun = Instant::now();
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
                 outcome = self.follow(next) => outcome,
             };
             next = match outcome {
-                Ok(next) => {
-                    pause = Duration::from_millis(5);
-                    next
-                }
+                Ok(next) => next,
                 Err(failure) => {
                     tracing::debug!(resource = self.kind.resource, %failure, "the watch cache cannot read the store");
                     if self.revision() > 0 { Next::Resume } else { Next::Relist }
                 }
             };
+            // A watch that held for a while and broke is opened again at once; one that breaks each time is not.
+            if begun.elapsed() > Duration::from_secs(1) {
+                pause = Duration::from_millis(5);
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}

@@ -168,8 +168,7 @@ impl WatchCache {
         let state = self.state.read();
         let revision = self.revision();
         // A name pins the object: no need to look at the others.
-        if let (Some(name), Some(_)) | (Some(name), None) =
-            (filter.fields.pinned("metadata.name"), filter.namespace)
+        if let Some(name) = filter.fields.pinned("metadata.name")
             && (filter.namespace.is_some() || !self.kind.namespaced)
         {
             let found = state.items.get(&format!("{scope}{name}")).filter(|e| filter.accepts(e)).cloned();
