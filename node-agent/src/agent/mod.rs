@@ -16,7 +16,7 @@ mod report;
 mod start;
 #[cfg(test)]
 mod tests;
-mod worker;
+pub mod worker;
 
 use std::collections::HashMap;
 use std::io;
@@ -72,6 +72,9 @@ pub async fn run(config: AgentConfig, images: Arc<dyn Images>, shutdown: Cancell
         shim_command: config.shim_command.clone(),
     })
     .await?;
+    for warning in runtime.warnings() {
+        tracing::warn!(warning, "this machine is limited");
+    }
     let restored = runtime.recover().await?.into_iter().map(restore).collect();
     let agent = Agent { config: Arc::new(config), client, runtime, images };
     tokio::select! {
