@@ -1,5 +1,8 @@
 //! Pods by the real worker on the real runtime; only the API and the image store are stand-ins. Needs root.
 
+// Helpers of tests are tests too, which clippy does not see.
+#![allow(clippy::unwrap_used)]
+
 // The support module serves several suites; none uses all of it.
 #[allow(dead_code)]
 mod support;
