@@ -1,1 +1,70 @@
-fn main() {}
+//! `kontiki`: an etcd, a Kubernetes API and the machine that runs your commands, in one program.
+//!
+//! One file per subcommand; each reads its arguments, builds a configuration, runs, and drains on SIGTERM. Started under
+//! the name `etcd` the program is `kontiki store`. Started as `shim` it is the single-threaded process that holds a pod's
+//! containers, and nothing of the rest may run before it.
+
+mod control;
+mod dev;
+mod image;
+mod kubeconfig;
+mod logging;
+mod net;
+mod node_agent;
+mod server;
+mod signals;
+mod store;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An etcd, a Kubernetes API and the machine that runs your commands, in one program.
+#[derive(Parser)]
+#[command(name = "kontiki", version, about, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole cluster on this machine: three servers and two node agents; Ctrl-C stops it all.
+    Dev(dev::Arguments),
+    /// Run a store member with the control plane embedded: the normal way to run.
+    Server(server::Arguments),
+    /// Run a store member alone; takes etcd's flags. A link named `etcd` is this subcommand.
+    Store(store::Arguments),
+    /// Run the control plane alone, against any etcd v3 endpoints.
+    Control(control::Arguments),
+    /// Run the pods of this Linux machine.
+    NodeAgent(node_agent::Arguments),
+    /// Make credentials for the administrator or a node agent.
+    Kubeconfig(kubeconfig::Arguments),
+    /// Import and list the images of a node agent.
+    Image(image::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == "shim") {
+        kontiki_node_agent::runtime::shim_main();
+    }
+    let result = match Arguments::parse_from(net::etcd_spelling(arguments)).command {
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Server(arguments) => server::run(&arguments),
+        Command::Store(arguments) => store::run(&arguments),
+        Command::Control(arguments) => control::run(&arguments),
+        Command::NodeAgent(arguments) => node_agent::run(&arguments),
+        Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kontiki: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

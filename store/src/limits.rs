@@ -102,3 +102,24 @@ pub const APPEND_ENTRIES_MAX: u64 = 4096;
 pub const PROPOSALS_MAX: usize = 16_384;
 /// A member that starts empty asks the others for this long whether it was there before.
 pub const IS_KNOWN_TIMEOUT: Duration = Duration::from_millis(500);
+/// A larger request is refused: `etcdserver: request is too large`. etcd's default.
+pub const MAX_REQUEST_BYTES: usize = 1_572_864;
+/// What a message may be larger than its request: framing and field headers.
+pub const REQUEST_OVERHEAD_BYTES: usize = 512 * 1024;
+/// Operations (or comparisons) of one transaction; more are refused. etcd's default.
+pub const MAX_TXN_OPS: usize = 128;
+/// How often a quiet watcher with `progress_notify` hears where the store is. etcd's default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// A watch stream that asked for a leader ends after this long without one.
+pub const LEADERLESS_WATCH_GRACE: Duration = Duration::from_secs(3);
+/// A longer lease is refused: `etcdserver: too large lease TTL`. etcd's limit.
+pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
+/// A shorter lease lasts this long; the answer says so. etcd's value at its default election timeout.
+pub const LEASE_TTL_MIN_S: i64 = 2;
+
+/// A silent client connection is asked for a sign of life this often, and closed without one in time.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client may send before it must wait for the server to read.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;

@@ -64,14 +64,7 @@ pub async fn run(config: AgentConfig, images: Arc<dyn Images>, shutdown: Cancell
     }
     let client =
         failover::client(config.cluster.servers.clone()).map_err(|error| AgentError::Client(Box::new(error)))?;
-    let runtime = Runtime::open(RuntimeConfig {
-        run_dir: config.run_dir.clone(),
-        cgroup_parent: config.cgroup_parent.clone(),
-        bridge: config.bridge.clone(),
-        pod_network: None,
-        shim_command: config.shim_command.clone(),
-    })
-    .await?;
+    let runtime = Runtime::open(runtime_config(&config)).await?;
     for warning in runtime.warnings() {
         tracing::warn!(warning, "this machine is limited");
     }
@@ -80,6 +73,26 @@ pub async fn run(config: AgentConfig, images: Arc<dyn Images>, shutdown: Cancell
     tokio::select! {
         result = agent.serve(restored) => result,
         () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// Takes down everything that runs on the node, also what an earlier agent left, without asking the API.
+pub async fn remove_pods(config: &AgentConfig) -> Result<(), AgentError> {
+    let runtime = Runtime::open(runtime_config(config)).await?;
+    for pod in runtime.recover().await? {
+        runtime.remove_sandbox(&pod.plan.pod_uid).await?;
+    }
+    runtime.tear_down().await?;
+    Ok(())
+}
+
+fn runtime_config(config: &AgentConfig) -> RuntimeConfig {
+    RuntimeConfig {
+        run_dir: config.run_dir.clone(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        bridge: config.bridge.clone(),
+        pod_network: None,
+        shim_command: config.shim_command.clone(),
     }
 }
 

@@ -5,9 +5,20 @@
 //! *imported* by the machine's owner has no registry that could know better. Such an image satisfies `Always` when
 //! its registry cannot be reached; one that was pulled does not, as with any kubelet.
 
+pub mod import;
+pub mod pull;
+pub mod reference;
+pub mod store;
+
+mod digest;
+mod layer;
+mod limits;
+mod registry;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 /// An image that is on this machine, ready to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +36,7 @@ pub struct Image {
     pub origin: Origin,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     #[default]
     Pulled,
@@ -33,7 +44,8 @@ pub enum Origin {
 }
 
 /// What an image says about running it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ImageConfig {
     /// `NAME=value`.
     pub env: Vec<String>,

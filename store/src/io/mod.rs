@@ -10,6 +10,7 @@ pub mod engine;
 pub mod network;
 pub mod peer;
 pub mod random;
+pub mod serve;
 pub mod wal;
 
 /// Stops the process where it stands, with a sentence that reaches standard error whatever happened to the logs.

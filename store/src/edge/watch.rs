@@ -1,0 +1,114 @@
+//! The Watch service: one [`WatchStream`] for each gRPC stream.
+//!
+//! The response stream drives everything from the connection's own task: no task and no queue stand between the ring of
+//! revisions and the socket, so that a slow client holds back only itself.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::unfold;
+use kontiki_api::etcdserverpb as pb;
+use kontiki_api::etcdserverpb::watch_request::RequestUnion;
+use kontiki_api::etcdserverpb::watch_server::Watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Edge, wants_leader};
+use crate::error::StoreError;
+use crate::limits;
+use crate::watch::{WatchStream, WatchStreamOptions};
+
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Watch for Edge {
+    type WatchStream = Responses;
+
+    async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Responses>, Status> {
+        self.require_leader(request.metadata())?;
+        let options = WatchStreamOptions {
+            progress_interval: self.config.progress_interval,
+            fragment_bytes: self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES,
+        };
+        let needs_leader = wants_leader(request.metadata());
+        let session = Session {
+            edge: self.clone(),
+            watch: self.member.reader().watch().stream_with(options),
+            requests: request.into_inner(),
+            needs_leader,
+            ended: false,
+        };
+        Ok(Response::new(Box::pin(unfold(session, Session::next))))
+    }
+}
+
+struct Session {
+    edge: Edge,
+    watch: WatchStream,
+    requests: Streaming<pb::WatchRequest>,
+    needs_leader: bool,
+    ended: bool,
+}
+
+impl Session {
+    async fn next(mut self) -> Option<(Result<pb::WatchResponse, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let mut leadership = self.edge.member.leadership();
+        loop {
+            let accepts = self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
+            tokio::select! {
+                request = self.requests.message(), if accepts => match request {
+                    Ok(Some(request)) => self.handle(request),
+                    Ok(None) => return None,
+                    Err(status) => {
+                        self.ended = true;
+                        return Some((Err(status), self));
+                    }
+                },
+                mut response = self.watch.next() => {
+                    response.header = if response.compact_revision == 0 {
+                        self.edge.complete(response.header)
+                    } else {
+                        Some(self.edge.header(0))
+                    };
+                    return Some((Ok(response), self));
+                }
+                () = leaderless(&mut leadership), if self.needs_leader => {
+                    self.ended = true;
+                    return Some((Err(StoreError::NoLeader.into()), self));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, request: pb::WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => self.watch.create(create),
+            Some(RequestUnion::CancelRequest(cancel)) => self.watch.cancel(cancel.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => self.watch.progress(),
+            None => {}
+        }
+    }
+}
+
+/// Returns when no leader has been known for [`limits::LEADERLESS_WATCH_GRACE`].
+async fn leaderless(leadership: &mut tokio::sync::watch::Receiver<crate::member::Leadership>) {
+    loop {
+        let known = leadership.borrow_and_update().leader.is_some();
+        let changed = leadership.changed();
+        if known {
+            if changed.await.is_err() {
+                return;
+            }
+        } else {
+            match tokio::time::timeout(LEADERLESS_GRACE, changed).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+const LEADERLESS_GRACE: Duration = limits::LEADERLESS_WATCH_GRACE;
