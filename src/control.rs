@@ -14,6 +14,7 @@ use crate::{kubeconfig, logging, signals};
 
 /// What the control plane is told, embedded or alone.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Settings {
     /// Where the Kubernetes API is served (HTTPS).
     #[arg(long, default_value = "127.0.0.1:6443")]
@@ -36,6 +37,7 @@ pub struct Settings {
 }
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// The store's client URLs, separated by commas: Kontiki's or etcd's.
     #[arg(long, default_value = "http://127.0.0.1:2379")]

@@ -9,6 +9,7 @@ use kontiki_node_agent::image::store::ImageStore;
 use serde_json::json;
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,

@@ -15,6 +15,7 @@ use crate::net;
 
 /// `kontiki kubeconfig`: prints a kubeconfig for the administrator, or for a node agent.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// The store's client URLs, separated by commas. Who can reach them owns the cluster's keys.
     #[arg(long, default_value = "http://127.0.0.1:2379")]

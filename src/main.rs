@@ -68,3 +68,13 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_of_every_subcommand_fit_together() {
+        super::Arguments::command().debug_assert();
+    }
+}

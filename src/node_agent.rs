@@ -12,6 +12,7 @@ use kontiki_node_agent::image::pull::PullingStore;
 use crate::{image, logging, net, signals};
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// The name of this machine's Node [default: the host name].
     #[arg(long)]

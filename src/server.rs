@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{control, logging, net, signals, store};
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
     store: store::Arguments,

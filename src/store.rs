@@ -14,6 +14,7 @@ use crate::{logging, net, signals};
 
 /// etcd's bootstrap flags, by their names.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// The name of this member.
     #[arg(long, env = "ETCD_NAME", default_value = "default")]

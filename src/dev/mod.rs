@@ -22,6 +22,7 @@ use layout::Layout;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub struct Arguments {
     /// How many servers: store member, API server, controllers and scheduler in each.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
