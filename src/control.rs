@@ -91,7 +91,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.settings.end_with_parent {
         signals::end_with_parent()?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = signals::shutdown()?;
         let endpoints: Vec<String> = arguments.etcd_servers.split(',').map(|url| url.trim().to_owned()).collect();

@@ -20,11 +20,7 @@ pub fn filter(level: &str) -> EnvFilter {
 
 /// One JSON object a line on standard error, in etcd's shape.
 pub fn json(level: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
-        .with_writer(std::io::stderr)
-        .event_format(EtcdLine)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr).event_format(EtcdLine).init();
 }
 
 /// Plain text on standard error.

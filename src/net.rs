@@ -53,7 +53,8 @@ fn holder(port: u16) -> Option<u32> {
     std::fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let descriptors = std::fs::read_dir(entry.path().join("fd")).ok()?;
-        let holds = |fd: std::fs::DirEntry| std::fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == &*wanted);
+        let holds =
+            |fd: std::fs::DirEntry| std::fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == &*wanted);
         descriptors.filter_map(Result::ok).any(holds).then_some(pid)
     })
 }
@@ -64,7 +65,8 @@ fn listening_inode(table: &str, port: u16) -> Option<String> {
     let local_port = format!(":{port:04X}");
     std::fs::read_to_string(table).ok()?.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1)?.ends_with(&local_port) && *fields.get(3)? == LISTEN).then(|| fields.get(9).map(|i| (*i).to_owned()))?
+        (fields.get(1)?.ends_with(&local_port) && *fields.get(3)? == LISTEN)
+            .then(|| fields.get(9).map(|i| (*i).to_owned()))?
     })
 }
 

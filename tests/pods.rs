@@ -96,7 +96,8 @@ fn exit_codes_and_reasons(kubectl: &Kubectl) {
 }
 
 fn a_missing_command(kubectl: &Kubectl) {
-    let spec = "  restartPolicy: Never\n  containers:\n  - name: c\n    image: busybox\n    command: [\"no-such-command\"]";
+    let spec =
+        "  restartPolicy: Never\n  containers:\n  - name: c\n    image: busybox\n    command: [\"no-such-command\"]";
     kubectl.file("apply", &pod("missing", spec));
     kubectl.await_field("pod/missing", ".status.containerStatuses[0].state.terminated.reason", "StartError");
     assert_eq!(kubectl.field("pod/missing", ".status.containerStatuses[0].state.terminated.exitCode"), "128");

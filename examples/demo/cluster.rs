@@ -46,7 +46,8 @@ impl Cluster {
     pub fn start(image: &Path) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         // target/<profile>/examples/demo → target/<profile>/kontiki
-        let program = program.parent().and_then(Path::parent).context("cannot find the build directory")?.join("kontiki");
+        let program =
+            program.parent().and_then(Path::parent).context("cannot find the build directory")?.join("kontiki");
         let mut dev = Command::new(&program)
             .args(["dev", "--client-port", "0", "--api-port", "0", "--output", "json", "--image"])
             .arg(format!("debian={}", image.display()))
@@ -138,7 +139,8 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if let Ok(None) = self.dev.try_wait() {
             // It takes its children down itself when it is asked rather than killed.
-            let asked = i32::try_from(self.dev.id()).map_err(anyhow::Error::from).and_then(|pid| kill(pid, Signal::TERM));
+            let asked =
+                i32::try_from(self.dev.id()).map_err(anyhow::Error::from).and_then(|pid| kill(pid, Signal::TERM));
             if asked.is_ok() {
                 let _ = self.dev.wait();
             }

@@ -105,5 +105,8 @@ impl Report {
 }
 
 fn channel(endpoint: &str) -> Result<Channel> {
-    Ok(Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(Duration::from_secs(2)).tcp_nodelay(true).connect_lazy())
+    Ok(Endpoint::from_shared(endpoint.to_owned())?
+        .connect_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        .connect_lazy())
 }

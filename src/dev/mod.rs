@@ -136,9 +136,9 @@ impl Cluster {
         let endpoints: Vec<String> = self.layout.servers.iter().map(layout::Server::client_url).collect();
         if arguments.output == "json" {
             let pid = |name: &str| self.children.iter().find(|child| child.name() == name).map(Child::pid);
-            let servers = self.layout.servers.iter().map(|s| {
-                json!({"name": s.name, "pid": pid(&s.name), "client_url": s.client_url(), "api_url": s.api_url()})
-            });
+            let servers = self.layout.servers.iter().map(
+                |s| json!({"name": s.name, "pid": pid(&s.name), "client_url": s.client_url(), "api_url": s.api_url()}),
+            );
             let agents = self.layout.agents.iter().map(|a| {
                 let words = self.layout.agent_arguments(a, arguments);
                 let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
@@ -165,7 +165,9 @@ impl Cluster {
             println!("  {:<11} pid {}", child.name(), child.pid());
         }
         println!("\nTry:  {}", bold(format!("kubectl --kubeconfig {} get nodes -o wide", kubeconfig.display())));
-        println!("Kill any of them with `kill -9 PID` to see what happens. Ctrl-C stops it all and leaves nothing behind.");
+        println!(
+            "Kill any of them with `kill -9 PID` to see what happens. Ctrl-C stops it all and leaves nothing behind."
+        );
     }
 
     /// Tells what ends while the rest goes on, until told to stop.

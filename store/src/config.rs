@@ -296,11 +296,17 @@ mod tests {
             assert!(message.contains(text), "{message:?} does not contain {text:?}");
         };
         check(|b| b.name = "z".into(), "--initial-cluster: this member's name \"z\"");
-        check(|b| b.listen_client_urls = "127.0.0.1:2379".into(), "--listen-client-urls: \"127.0.0.1:2379\" is not a URL");
+        check(
+            |b| b.listen_client_urls = "127.0.0.1:2379".into(),
+            "--listen-client-urls: \"127.0.0.1:2379\" is not a URL",
+        );
         check(|b| b.listen_peer_urls = "https://127.0.0.1:1".into(), "--listen-peer-urls");
         check(|b| b.advertise_client_urls = "http://127.0.0.1".into(), "the port is missing");
         check(|b| b.initial_cluster_state = "old".into(), "--initial-cluster-state: \"old\"");
-        check(|b| b.initial_advertise_peer_urls = "http://127.0.0.1:9".into(), "--initial-advertise-peer-urls is different");
+        check(
+            |b| b.initial_advertise_peer_urls = "http://127.0.0.1:9".into(),
+            "--initial-advertise-peer-urls is different",
+        );
         check(|b| b.initial_cluster.push_str(",d=http://127.0.0.1:2380"), "belongs to both \"a\" and \"d\"");
     }
 }

@@ -91,7 +91,11 @@ impl StoreCluster {
     /// A client of one member that connects when it is first used.
     pub fn channel(&self, i: usize) -> Channel {
         let endpoint = Endpoint::from_shared(self.client_url(i)).unwrap();
-        endpoint.connect_timeout(Duration::from_secs(1)).timeout(Duration::from_secs(10)).tcp_nodelay(true).connect_lazy()
+        endpoint
+            .connect_timeout(Duration::from_secs(1))
+            .timeout(Duration::from_secs(10))
+            .tcp_nodelay(true)
+            .connect_lazy()
     }
 
     pub async fn await_ready(&self, i: usize) {

@@ -84,12 +84,19 @@ impl Importer<'_> {
             }
         }
         // Newer docker archives are OCI layouts too; their manifest.json knows the tags better.
-        Ok(if docker { Kind::Docker } else if layout { Kind::Layout } else { Kind::RootFs })
+        Ok(if docker {
+            Kind::Docker
+        } else if layout {
+            Kind::Layout
+        } else {
+            Kind::RootFs
+        })
     }
 
     fn archive(&self) -> Result<Archive<Box<dyn Read>>, ImportError> {
         let file = File::open(self.path).map_err(|source| self.read(source))?;
-        let reader = layer::decompressed(BufReader::with_capacity(1 << 20, file)).map_err(|source| self.read(source))?;
+        let reader =
+            layer::decompressed(BufReader::with_capacity(1 << 20, file)).map_err(|source| self.read(source))?;
         Ok(Archive::new(reader))
     }
 
@@ -124,7 +131,8 @@ impl Importer<'_> {
 
     fn docker(&self, root: &Path) -> Result<Vec<Image>, ImportError> {
         let text = self.file(root, "manifest.json")?;
-        let images: Vec<DockerImage> = serde_json::from_slice(&text).map_err(|e| self.content(&format!("manifest.json: {e}")))?;
+        let images: Vec<DockerImage> =
+            serde_json::from_slice(&text).map_err(|e| self.content(&format!("manifest.json: {e}")))?;
         let single = images.len() == 1;
         let mut imported = Vec::new();
         for image in images {

@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use tar::{Archive, Entry, EntryType};
 
 use super::digest::HashingReader;
@@ -98,7 +100,13 @@ impl Unpacker {
         self.create(entry, &path, &parent, name)
     }
 
-    fn create(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    fn create(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        path: &Path,
+        parent: &OwnedFd,
+        name: &OsStr,
+    ) -> io::Result<()> {
         let kind = entry.header().entry_type();
         if kind != EntryType::Directory {
             remove(parent, name)?;
@@ -113,7 +121,8 @@ impl Unpacker {
                 self.apply_metadata(parent.as_fd(), name, entry)
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a symbolic link without target"))?;
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| io::Error::other("a symbolic link without target"))?;
                 rustix::fs::symlinkat(OsStr::from_bytes(&target), parent, name)?;
                 self.apply_metadata(parent.as_fd(), name, entry)
             }

@@ -50,7 +50,9 @@ impl PullingStore {
         let layers = manifest.layers();
         if parsed.diff_ids.len() != layers.len() || layers.len() > LAYERS_MAX {
             let (configured, there) = (parsed.diff_ids.len(), layers.len());
-            return Err(PullError::Failed(format!("{reference}: {configured} layers configured, {there} in the manifest")));
+            return Err(PullError::Failed(format!(
+                "{reference}: {configured} layers configured, {there} in the manifest"
+            )));
         }
         let mut missing = Vec::new();
         for (diff_id, layer) in parsed.diff_ids.iter().zip(layers) {
@@ -58,10 +60,7 @@ impl PullingStore {
                 missing.push(self.fetch_layer(&session, layer.digest().to_string(), diff_id.clone()));
             }
         }
-        futures::stream::iter(missing)
-            .buffer_unordered(PARALLEL_LAYERS)
-            .try_collect::<()>()
-            .await?;
+        futures::stream::iter(missing).buffer_unordered(PARALLEL_LAYERS).try_collect::<()>().await?;
         let record = Record {
             repo_digests: vec![format!("{}@{manifest_digest}", reference.name())],
             diff_ids: parsed.diff_ids,
@@ -111,7 +110,8 @@ impl Images for PullingStore {
     async fn pull(&self, text: &str, credentials: &[Credential]) -> Result<Image, PullError> {
         let reference = parse(text)?;
         // Credentials are a part of the key: whose password fails must not fail the pull of another.
-        let key = format!("{reference} {:?}", credentials.iter().map(|c| (&c.registry, &c.username)).collect::<Vec<_>>());
+        let key =
+            format!("{reference} {:?}", credentials.iter().map(|c| (&c.registry, &c.username)).collect::<Vec<_>>());
         let shared = self.pulls.lock().entry(key.clone()).or_default().clone();
         let result = shared.get_or_init(|| self.pull_now(&reference, credentials)).await.clone();
         let mut pulls = self.pulls.lock();
@@ -153,9 +153,7 @@ fn parse(text: &str) -> Result<Reference, PullError> {
     Reference::parse(text).map_err(|what| PullError::InvalidName { reference: text.to_owned(), what })
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, PullError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, PullError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| PullError::Failed(error.to_string())),
         Err(error) => Err(PullError::Failed(format!("unpacking was interrupted: {error}"))),

@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn challenges_are_read() {
-        let bearer = r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull""#;
+        let bearer =
+            r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull""#;
         assert_eq!(
             Challenge::parse(bearer),
             Some(Challenge::Bearer {

@@ -131,7 +131,8 @@ impl WatchCache {
                     return Ok(Next::Resume);
                 }
             };
-            pending.extend(batch.events.into_iter().filter(|e| e.kv.as_ref().is_some_and(|kv| kv.mod_revision > listed)));
+            pending
+                .extend(batch.events.into_iter().filter(|e| e.kv.as_ref().is_some_and(|kv| kv.mod_revision > listed)));
             let Some(complete_to) = batch.complete_to else { continue };
             if batch.is_progress && confirm(&watch, &mut asked) {
                 continue;
