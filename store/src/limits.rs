@@ -123,3 +123,6 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may send before it must wait for the server to read.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// A client's header block while its authority is checked, coded or decoded; a larger one passes unchecked.
+pub const HEADER_BLOCK_BYTES_MAX: usize = 64 << 10;
