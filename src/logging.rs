@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What a subcommand logs when `KONTIKI_LOG` does not say otherwise. openraft tells each of its steps at `info`.
-const QUIET_LIBRARIES: &str = "openraft=warn,h2=warn,hyper=warn,rustls=warn,tower=warn,kube=warn";
+const QUIET_LIBRARIES: &str = "openraft=error,h2=warn,hyper=warn,rustls=warn,tower=warn,kube=warn";
 
 /// `level`: `debug`, `info`, `warn`, `error`.
 pub fn filter(level: &str) -> EnvFilter {

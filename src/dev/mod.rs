@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -202,10 +202,4 @@ impl Cluster {
             eprintln!("kontiki: {error:#}");
         }
     }
-}
-
-/// `NAME=PATH` of `--image`.
-pub fn image_argument(text: &str) -> Result<(&str, PathBuf)> {
-    let (name, path) = text.split_once('=').with_context(|| format!("--image: {text:?} is not NAME=PATH"))?;
-    Ok((name, PathBuf::from(path)))
 }
