@@ -54,7 +54,8 @@ fn connection(stream: TcpStream, peer: SocketAddr, router: Router, open: &Gracef
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .max_concurrent_streams(None);
     builder.http1().timer(TokioTimer::new());
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(super::authority::tolerant(stream));
+    let serving = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router));
     let serving = open.watch(serving.into_owned());
     tokio::spawn(async move {
         if let Err(error) = serving.await {
