@@ -115,11 +115,19 @@ fn leases(etcdctl: &Etcdctl, p: &str) {
 
 fn watching(etcdctl: &Etcdctl, p: &str) {
     let key = format!("{p}watched");
-    etcdctl.run(&["put", &key, "before"]);
-    let mut child = etcdctl.command(&["watch", &key, "--rev=1", "--prev-kv"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let mut next = |count: usize| lines.by_ref().take(count).collect::<Vec<_>>();
-    assert_eq!(next(5), ["PUT", "", "", &key, "before"]);
+    let revision = revision(&etcdctl.run(&["put", &key, "before", "--write-out=fields"]));
+    let mut child = etcdctl
+        .command(&["watch", &key, &format!("--rev={revision}"), "--prev-kv"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let next = |count: usize| -> Vec<String> {
+        (0..count).map(|_| lines.recv_timeout(Duration::from_secs(10)).expect("a line of the watch")).collect()
+    };
+    assert_eq!(next(3), ["PUT", &key, "before"]);
     etcdctl.run(&["put", &key, "after"]);
     assert_eq!(next(5), ["PUT", &key, "before", &key, "after"]);
     etcdctl.run(&["del", &key]);
@@ -128,9 +136,13 @@ fn watching(etcdctl: &Etcdctl, p: &str) {
     child.wait().unwrap();
 }
 
+/// The revision in the header of an answer printed with `--write-out=fields`.
+fn revision(fields: &str) -> String {
+    fields.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap().to_owned()
+}
+
 fn compaction(etcdctl: &Etcdctl, p: &str) {
-    let fields = etcdctl.run(&["put", &format!("{p}c"), "1", "--write-out=fields"]);
-    let revision = fields.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap().to_owned();
+    let revision = revision(&etcdctl.run(&["put", &format!("{p}c"), "1", "--write-out=fields"]));
     etcdctl.run(&["put", &format!("{p}c"), "2"]);
     etcdctl.check(&["compaction", &revision, "--physical"], &format!("compacted revision {revision}\n"));
     let error = etcdctl.refused(&["compaction", &revision]);
