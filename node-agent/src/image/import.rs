@@ -7,10 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, Os};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 use tar::{Archive, EntryType};
 
+use super::config::{arch, is_for_this_machine, parse_config};
 use super::reference::{Reference, checked_digest};
 use super::store::{ImageStore, Record};
 use super::{Image, ImageConfig, Origin, digest, layer};
@@ -31,6 +32,11 @@ pub enum ImportError {
 /// When the file cannot be read, is none of the known kinds, or one of its digests is wrong; images before it stay.
 pub fn import(store: &ImageStore, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImportError> {
     let name = name.map(parse_name).transpose()?;
+    if let Some(name) = name.as_ref().filter(|name| name.digest.is_some()) {
+        let what = "what is imported is named by a tag: its digest follows from its content".to_owned();
+        return Err(ImportError::Name { name: name.to_string(), what });
+    }
+    let _filling = store.fill().map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
     let importer = Importer { store, path, name };
     if path.is_dir() {
         return importer.layout(path);
@@ -72,9 +78,10 @@ struct DockerImage {
 impl Importer<'_> {
     fn kind(&self) -> Result<Kind, ImportError> {
         let mut archive = self.archive()?;
-        let (mut layout, mut docker) = (false, false);
+        let (mut layout, mut docker, mut empty) = (false, false, true);
         for entry in archive.entries().map_err(|source| self.read(source))? {
             let entry = entry.map_err(|source| self.read(source))?;
+            empty = false;
             match entry.path_bytes().strip_prefix(b"./").unwrap_or(&entry.path_bytes()) {
                 b"oci-layout" => layout = true,
                 b"manifest.json" => docker = true,
@@ -82,6 +89,9 @@ impl Importer<'_> {
                 b"etc/" | b"etc" | b"bin/" | b"bin" | b"usr/" | b"usr" => return Ok(Kind::RootFs),
                 _ => {}
             }
+        }
+        if empty {
+            return Err(self.content("the archive is empty"));
         }
         // Newer docker archives are OCI layouts too; their manifest.json knows the tags better.
         Ok(if docker {
@@ -100,12 +110,13 @@ impl Importer<'_> {
         Ok(Archive::new(reader))
     }
 
-    /// The regular files of the archive below `target`; links of a docker archive are not needed and not followed.
+    /// The regular files of the archive below `target`. Links are left out: in a docker archive they stand for a layer that
+    /// an earlier name stands for too, and which is unpacked by then.
     fn extract(&self, target: &Path) -> Result<(), ImportError> {
         let mut archive = self.archive()?;
         for entry in archive.entries().map_err(|source| self.read(source))? {
             let mut entry = entry.map_err(|source| self.read(source))?;
-            if entry.header().entry_type() == EntryType::Regular {
+            if matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
                 // Refuses names that lead out of the directory.
                 entry.unpack_in(target).map_err(|source| self.read(source))?;
             }
@@ -137,6 +148,7 @@ impl Importer<'_> {
         let mut imported = Vec::new();
         for image in images {
             let config = self.file(root, &image.config)?;
+            self.check_name_of_config(&image.config, &config)?;
             let layers: Result<Vec<PathBuf>, _> = image.layers.iter().map(|name| self.inside(root, name)).collect();
             let tags = image.repo_tags.unwrap_or_default();
             let names = self.names(single, tags.iter().map(String::as_str))?;
@@ -148,38 +160,55 @@ impl Importer<'_> {
     fn layout(&self, root: &Path) -> Result<Vec<Image>, ImportError> {
         let text = self.file(root, "index.json")?;
         let index: ImageIndex = serde_json::from_slice(&text).map_err(|e| self.content(&format!("index.json: {e}")))?;
-        let single = index.manifests().len() == 1;
-        let mut imported = Vec::new();
+        let mut found = Vec::new();
         for descriptor in index.manifests() {
-            let Some(manifest_digest) = self.manifest_digest(root, descriptor)? else { continue };
-            let manifest = self.blob(root, &manifest_digest)?;
+            if let Some((manifest_digest, bytes)) = self.manifest(root, descriptor)? {
+                found.push((descriptor, manifest_digest, bytes));
+            }
+        }
+        if found.is_empty() {
+            return Err(self.content(&format!("no image for linux/{}", arch())));
+        }
+        let single = found.len() == 1;
+        let mut imported = Vec::new();
+        for (descriptor, manifest_digest, bytes) in found {
             let manifest: ImageManifest =
-                serde_json::from_slice(&manifest).map_err(|e| self.content(&format!("{manifest_digest}: {e}")))?;
-            let config = self.blob(root, &manifest.config().digest().to_string())?;
+                serde_json::from_slice(&bytes).map_err(|e| self.content(&format!("{manifest_digest}: {e}")))?;
+            let config = self.blob(root, manifest.config().digest().as_ref())?;
             let layers: Result<Vec<PathBuf>, _> =
-                manifest.layers().iter().map(|layer| self.blob_path(root, &layer.digest().to_string())).collect();
+                manifest.layers().iter().map(|layer| self.blob_path(root, layer.digest().as_ref())).collect();
             let annotations = descriptor.annotations().clone().unwrap_or_default();
             let annotated = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
             let tag = annotated.iter().find_map(|key| annotations.get(*key)).map(String::as_str);
-            let names = self.names(single, tag.into_iter())?;
+            // A bare word is a tag of a name that the layout does not tell.
+            let full = tag.filter(|tag| tag.contains(['/', ':']));
+            let names = self.names(single, full.into_iter())?;
             let digests = names.iter().map(|name| format!("{}@{manifest_digest}", name.name())).collect();
             imported.push(self.image(&config, &layers?, &names, digests)?);
-        }
-        if imported.is_empty() {
-            return Err(self.content(&format!("no image for linux/{}", arch())));
         }
         Ok(imported)
     }
 
-    /// The manifest behind a descriptor of the layout's index: itself, or this platform's in a nested index.
-    fn manifest_digest(&self, root: &Path, descriptor: &Descriptor) -> Result<Option<String>, ImportError> {
-        let digest = descriptor.digest().to_string();
-        if *descriptor.media_type() != MediaType::ImageIndex {
-            return Ok(is_for_this_machine(descriptor).then_some(digest));
+    /// The manifest behind a descriptor of the layout's index, and its digest: itself, or this platform's in a nested index.
+    fn manifest(&self, root: &Path, descriptor: &Descriptor) -> Result<Option<(String, Vec<u8>)>, ImportError> {
+        if !is_for_this_machine(descriptor) {
+            return Ok(None);
         }
-        let nested: ImageIndex = serde_json::from_slice(&self.blob(root, &digest)?)
-            .map_err(|error| self.content(&format!("{digest}: {error}")))?;
-        Ok(nested.manifests().iter().find(|d| is_for_this_machine(d)).map(|d| d.digest().to_string()))
+        let digest = descriptor.digest().to_string();
+        let bytes = self.blob(root, &digest)?;
+        let wrong = |error| self.content(&format!("{digest}: {error}"));
+        let document: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+        if document.get("manifests").is_none() {
+            return Ok(Some((digest, bytes)));
+        }
+        let nested: ImageIndex = serde_json::from_slice(&bytes).map_err(wrong)?;
+        match nested.manifests().iter().find(|d| is_for_this_machine(d)) {
+            None => Ok(None),
+            Some(chosen) => {
+                let chosen = chosen.digest().to_string();
+                self.blob(root, &chosen).map(|bytes| Some((chosen, bytes)))
+            }
+        }
     }
 
     fn image(
@@ -212,14 +241,27 @@ impl Importer<'_> {
     }
 
     fn names<'a>(&self, single: bool, own: impl Iterator<Item = &'a str>) -> Result<Vec<Reference>, ImportError> {
-        if let (Some(name), true) = (&self.name, single) {
-            return Ok(vec![name.clone()]);
+        match &self.name {
+            Some(name) if single => return Ok(vec![name.clone()]),
+            Some(_) => return Err(self.content("the file holds several images: one name cannot name them")),
+            None => {}
         }
         let names: Vec<Reference> = own.map(parse_name).collect::<Result<_, _>>()?;
         if names.is_empty() {
             return Err(self.content("the image has no name: give one"));
         }
         Ok(names)
+    }
+
+    /// A docker archive calls its configurations by their digest.
+    fn check_name_of_config(&self, name: &str, config: &[u8]) -> Result<(), ImportError> {
+        let hex = name.strip_suffix(".json").or_else(|| name.strip_prefix("blobs/sha256/")).unwrap_or_default();
+        match checked_digest(&format!("sha256:{hex}")) {
+            Ok(expected) if expected != digest::of(config) => {
+                Err(self.content(&format!("{name} has another digest: the file is damaged")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A blob of a layout, verified.
@@ -259,50 +301,4 @@ impl Importer<'_> {
 
 fn parse_name(name: &str) -> Result<Reference, ImportError> {
     Reference::parse(name).map_err(|what| ImportError::Name { name: name.to_owned(), what })
-}
-
-/// An image configuration as far as it matters here.
-pub(super) struct ParsedConfig {
-    pub(super) diff_ids: Vec<String>,
-    pub(super) config: ImageConfig,
-}
-
-pub(super) fn parse_config(bytes: &[u8]) -> Result<ParsedConfig, String> {
-    let document: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|error| format!("image configuration: {error}"))?;
-    let diff_ids: Result<Vec<String>, String> = document
-        .rootfs()
-        .diff_ids()
-        .iter()
-        .map(|diff_id| checked_digest(diff_id).map_err(|what| format!("image configuration: {diff_id}: {what}")))
-        .collect();
-    let mut config = ImageConfig::default();
-    if let Some(run) = document.config() {
-        config.env = run.env().clone().unwrap_or_default();
-        config.entrypoint = run.entrypoint().clone().unwrap_or_default();
-        config.cmd = run.cmd().clone().unwrap_or_default();
-        config.working_dir = run.working_dir().clone().unwrap_or_default();
-        config.user = run.user().clone().unwrap_or_default();
-        config.stop_signal = run.stop_signal().clone();
-        config.volumes = run.volumes().clone().unwrap_or_default();
-    }
-    Ok(ParsedConfig { diff_ids: diff_ids?, config })
-}
-
-/// Whether an image is for this machine; one that does not say is taken at its word.
-pub(super) fn is_for_this_machine(descriptor: &Descriptor) -> bool {
-    match descriptor.platform() {
-        None => true,
-        Some(platform) => *platform.os() == Os::Linux && platform.architecture().to_string() == arch(),
-    }
-}
-
-/// This machine's architecture in OCI's words.
-pub(super) fn arch() -> String {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => Arch::Amd64,
-        "aarch64" => Arch::ARM64,
-        other => Arch::Other(other.to_owned()),
-    };
-    arch.to_string()
 }

@@ -2,9 +2,10 @@
 //!
 //! A layer's bytes come from anywhere, and this process is root. Every path is therefore resolved by the kernel *inside* the
 //! layer's directory (`openat2` with `RESOLVE_IN_ROOT`): neither `..`, absolute names nor symbolic links planted by an
-//! earlier entry lead out of it. Since whiteouts become overlayfs objects at once, layers never need each other: they are unpacked in
+//! earlier entry lead out of it. What would only fill memory or the disk meets a limit. Since whiteouts become overlayfs objects at once, layers never need each other: they are unpacked in
 //! parallel, shared by digest, and stacked at mount time.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,17 +14,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use tar::{Archive, Entry, EntryType};
 
 use super::digest::HashingReader;
-use super::limits::LAYER_BYTES_MAX;
+use super::limits::{LAYER_BYTES_MAX, LAYER_HEADER_BYTES_MAX, PARENT_LINKS_MAX};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
+/// AUFS' own bookkeeping, which older tools packed along.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 const PAX_XATTR_PREFIX: &str = "SCHILY.xattr.";
+
+/// Of directories that an archive leaves out; set whatever the process' umask.
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// What an unpacked layer turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,26 +43,50 @@ pub struct Unpacked {
 pub fn unpack(source: impl Read, target: &Path) -> io::Result<Unpacked> {
     let mut plain = HashingReader::new(decompressed(source)?, LAYER_BYTES_MAX);
     let root = rustix::fs::openat(CWD, target, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let mut unpacker = Unpacker { root, directories: Vec::new() };
-    let mut archive = Archive::new(&mut plain);
-    for entry in archive.entries()? {
+    rustix::fs::chmodat(&root, ".", DIRECTORY_MODE, AtFlags::empty())?;
+    let mut unpacker = Unpacker { root, directories: Vec::new(), bytes: 0 };
+    let left = Cell::new(0);
+    let mut archive = Archive::new(Rationed { inner: &mut plain, left: &left });
+    let mut entries = archive.entries()?;
+    loop {
+        // Between two files lie names and attributes, and the archive's reader keeps them in memory.
+        left.set(LAYER_HEADER_BYTES_MAX);
+        let Some(entry) = entries.next() else { break };
+        left.set(u64::MAX);
         let mut entry = entry?;
         unpacker.entry(&mut entry).map_err(|error| {
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             io::Error::new(error.kind(), format!("entry {path:?}: {error}"))
         })?;
+        io::copy(&mut entry, &mut io::sink())?;
     }
-    drop(archive);
     unpacker.finish_directories()?;
     let (diff_id, bytes) = plain.finish()?;
     Ok(Unpacked { diff_id, bytes })
+}
+
+/// Fails when more is read than was left.
+struct Rationed<'a, R> {
+    inner: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Rationed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(n as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("the header of a file is too large"))?);
+        Ok(n)
+    }
 }
 
 /// The stream behind whatever compression its first bytes tell of.
 pub fn decompressed<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     const GZIP: &[u8] = &[0x1f, 0x8b];
     const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-    let mut start = [0; 4];
+    const XZ: &[u8] = b"\xfd7zXZ";
+    const BZIP2: &[u8] = b"BZh";
+    let mut start = [0; 5];
     let mut filled = 0;
     while filled < start.len() {
         match source.read(&mut start[filled..])? {
@@ -69,6 +99,8 @@ pub fn decompressed<'a>(mut source: impl Read + 'a) -> io::Result<Box<dyn Read +
         Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, whole)))
     } else if start.starts_with(ZSTD) {
         Box::new(zstd::stream::read::Decoder::new(whole)?)
+    } else if start.starts_with(XZ) || start.starts_with(BZIP2) {
+        return Err(io::Error::other("compressed with xz or bzip2: only gzip and zstd are known"));
     } else {
         Box::new(whole)
     })
@@ -78,6 +110,8 @@ struct Unpacker {
     root: OwnedFd,
     /// Times of directories are set at the end: writing into them changes them.
     directories: Vec<(PathBuf, i64)>,
+    /// Written so far; sparse files write more than their archive holds.
+    bytes: u64,
 }
 
 impl Unpacker {
@@ -90,9 +124,13 @@ impl Unpacker {
                 _ => Ok(()),
             };
         };
-        let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
+        let is_aufs = |part: Component<'_>| part.as_os_str().as_bytes().starts_with(AUFS_PREFIX);
+        if name.as_bytes() != OPAQUE_MARKER && path.components().any(is_aufs) {
+            return Ok(());
+        }
+        let parent = self.directory(path.parent().unwrap_or(Path::new("")), PARENT_LINKS_MAX)?;
         if name.as_bytes() == OPAQUE_MARKER {
-            return set_opaque(&parent);
+            return set_opaque(&through_proc(&parent, OsStr::new(".")));
         }
         if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX) {
             return whiteout(&parent, OsStr::from_bytes(hidden));
@@ -108,18 +146,12 @@ impl Unpacker {
         name: &OsStr,
     ) -> io::Result<()> {
         let kind = entry.header().entry_type();
-        if kind != EntryType::Directory {
+        if !matches!(kind, EntryType::Directory | EntryType::Link) {
             remove(parent, name)?;
         }
         match kind {
             EntryType::Directory => self.make_directory(entry, path, parent, name),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
-                io::copy(entry, &mut file)?;
-                drop(file);
-                self.apply_metadata(parent.as_fd(), name, entry)
-            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.make_file(entry, parent, name),
             EntryType::Symlink => {
                 let target =
                     entry.link_name_bytes().ok_or_else(|| io::Error::other("a symbolic link without target"))?;
@@ -131,6 +163,10 @@ impl Unpacker {
                 let target = clean(&target);
                 let target_name = target.file_name().ok_or_else(|| io::Error::other("a hard link to a directory"))?;
                 let target_parent = self.existing(target.parent().unwrap_or(Path::new("")))?;
+                if target == path {
+                    return Ok(());
+                }
+                remove(parent, name)?;
                 Ok(rustix::fs::linkat(&target_parent, target_name, parent, name, AtFlags::empty())?)
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
@@ -147,6 +183,24 @@ impl Unpacker {
         }
     }
 
+    fn make_file(&mut self, entry: &mut Entry<'_, impl Read>, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        if is_pax_sparse(entry)? {
+            return Err(io::Error::other("sparse files in PAX format are not known"));
+        }
+        let size = entry.size();
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > LAYER_BYTES_MAX {
+            return Err(io::Error::other(format!("the layer is larger than {LAYER_BYTES_MAX} bytes")));
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+        if io::copy(entry, &mut file)? != size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends within the file"));
+        }
+        drop(file);
+        self.apply_metadata(parent.as_fd(), name, entry)
+    }
+
     fn make_directory(
         &mut self,
         entry: &mut Entry<'_, impl Read>,
@@ -158,7 +212,9 @@ impl Unpacker {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => {
                 let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                if is_whiteout(&stat) {
+                    replace_whiteout(parent, name)?;
+                } else if file_type(&stat) != FileType::Directory {
                     remove(parent, name)?;
                     rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
                 }
@@ -184,18 +240,31 @@ impl Unpacker {
         set_time(parent, name, modified(entry))
     }
 
-    /// The directory at `path`, made (0755, root) where an archive leaves parents out.
-    fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
+    /// The directory at `path`, made (0755, root) where an archive leaves parents out. A symbolic link on the way may lead to
+    /// what is not there yet; `links_left` of them are followed, inside the layer as everywhere.
+    fn directory(&self, path: &Path, links_left: usize) -> io::Result<OwnedFd> {
         match self.existing(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             result => return result,
         }
         let name = path.file_name().ok_or_else(|| io::Error::other("the layer's directory is gone"))?;
-        let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
-        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => self.existing(path),
-            Err(error) => Err(error.into()),
+        let above = path.parent().unwrap_or(Path::new(""));
+        let parent = self.directory(above, links_left)?;
+        match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
+            Ok(()) => rustix::fs::chmodat(&parent, name, DIRECTORY_MODE, AtFlags::empty())?,
+            Err(rustix::io::Errno::EXIST) => {
+                let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if is_whiteout(&stat) {
+                    replace_whiteout(&parent, name)?;
+                } else if file_type(&stat) == FileType::Symlink && links_left > 0 {
+                    let link = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+                    let target = above.join(OsStr::from_bytes(link.as_bytes()));
+                    return self.directory(&clean(target.as_os_str().as_bytes()), links_left - 1);
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
+        self.existing(path)
     }
 
     fn existing(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -241,23 +310,54 @@ fn device(entry: &Entry<'_, impl Read>) -> io::Result<u64> {
     Ok(rustix::fs::makedev(major, minor))
 }
 
-fn set_opaque(directory: &OwnedFd) -> io::Result<()> {
-    Ok(rustix::fs::setxattr(through_proc(directory, None), OPAQUE_XATTR, b"y", XattrFlags::empty())?)
+/// GNU tar's newer form of sparse files, whose data begin with a map that would become part of the file.
+fn is_pax_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
+    Ok(extensions.filter_map(Result::ok).any(|extension| extension.key_bytes().starts_with(b"GNU.sparse.")))
 }
 
+fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn set_opaque(directory: &Path) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(directory, OPAQUE_XATTR, b"y", XattrFlags::empty())?)
+}
+
+/// Hides what lower layers have under a name. What this layer itself has there stays, whichever came first in the archive
+/// (image-spec, layer.md, "Whiteouts").
 fn whiteout(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     if name.is_empty() || name == "." || name == ".." {
         return Err(io::Error::other("a whiteout without a name"));
     }
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if file_type(&stat) == FileType::Directory => set_opaque(&through_proc(parent, name)),
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::NOENT) => {
+            let device = rustix::fs::makedev(0, 0);
+            Ok(rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), device)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A directory in place of a whiteout still hides what lower layers have there.
+fn replace_whiteout(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     remove(parent, name)?;
-    Ok(rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0))?)
+    rustix::fs::mkdirat(parent, name, DIRECTORY_MODE)?;
+    rustix::fs::chmodat(parent, name, DIRECTORY_MODE, AtFlags::empty())?;
+    set_opaque(&through_proc(parent, name))
 }
 
 /// Removes what an earlier entry of this layer put there.
 fn remove(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(rustix::io::Errno::ISDIR) => std::fs::remove_dir_all(through_proc(parent, Some(name))),
+        Err(rustix::io::Errno::ISDIR) => std::fs::remove_dir_all(through_proc(parent, name)),
         Err(error) => Err(error.into()),
     }
 }
@@ -278,10 +378,12 @@ fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &mut Entry<'_, impl R
         if key.starts_with("trusted.") || key.starts_with("user.overlay.") {
             continue;
         }
-        let path = through_proc(&parent, Some(name));
+        let path = through_proc(&parent, name);
         match rustix::fs::lsetxattr(&path, key, extension.value_bytes(), XattrFlags::empty()) {
             // Not every file system knows every name space; what matters (capabilities) is known to all that can hold pods.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            // The kernel keeps user attributes for files and directories only.
+            Err(rustix::io::Errno::PERM) if key.starts_with("user.") => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -289,130 +391,10 @@ fn set_xattrs(parent: BorrowedFd<'_>, name: &OsStr, entry: &mut Entry<'_, impl R
 }
 
 /// A path for calls that take no directory descriptor. The last component is never followed by those used here.
-fn through_proc(directory: &impl AsFd, name: Option<&OsStr>) -> PathBuf {
+fn through_proc(directory: &impl AsFd, name: &OsStr) -> PathBuf {
     let fd = std::os::fd::AsRawFd::as_raw_fd(&directory.as_fd());
-    let mut path = PathBuf::from(format!("/proc/self/fd/{fd}"));
-    if let Some(name) = name {
-        path.push(name);
-    }
-    path
+    PathBuf::from(format!("/proc/self/fd/{fd}")).join(name)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-
-    fn archive(build: impl Fn(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        build(&mut builder);
-        builder.into_inner().unwrap()
-    }
-
-    fn header(kind: EntryType, size: u64, mode: u32) -> tar::Header {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(size);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1_000_000);
-        header
-    }
-
-    /// Writes the name without the checks of the tar crate: archives of attackers have none.
-    fn raw(builder: &mut tar::Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, data: &[u8]) {
-        let mut header = header(kind, data.len() as u64, 0o644);
-        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.as_gnu_mut().unwrap().linkname[..link.len()].copy_from_slice(link.as_bytes());
-        header.set_cksum();
-        builder.append(&header, data).unwrap();
-    }
-
-    fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, io::Result<Unpacked>) {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("layer");
-        std::fs::create_dir(&target).unwrap();
-        let result = unpack(bytes, &target);
-        (dir, result)
-    }
-
-    #[test]
-    fn files_keep_mode_owner_and_time() {
-        let bytes = archive(|b| {
-            let mut directory = header(EntryType::Directory, 0, 0o750);
-            b.append_data(&mut directory, "etc/", &[][..]).unwrap();
-            let mut file = header(EntryType::Regular, 3, 0o4711);
-            file.set_uid(12);
-            b.append_data(&mut file, "etc/motd", &b"hi\n"[..]).unwrap();
-        });
-        let (dir, result) = unpacked(&bytes);
-        result.unwrap();
-        let meta = std::fs::metadata(dir.path().join("layer/etc/motd")).unwrap();
-        assert_eq!((meta.permissions().mode() & 0o7777, meta.uid(), meta.mtime()), (0o4711, 12, 1_000_000));
-        let meta = std::fs::metadata(dir.path().join("layer/etc")).unwrap();
-        assert_eq!((meta.permissions().mode() & 0o7777, meta.mtime()), (0o750, 1_000_000));
-    }
-
-    #[test]
-    fn no_entry_leaves_the_layer() {
-        let outside = tempfile::tempdir().unwrap();
-        let out = outside.path().to_str().unwrap();
-        let bytes = archive(|b| {
-            raw(b, EntryType::Regular, "../../dotdot", "", b"x");
-            raw(b, EntryType::Regular, "/absolute", "", b"x");
-            raw(b, EntryType::Symlink, "trap", out, b"");
-            raw(b, EntryType::Regular, "trap/planted", "", b"x");
-        });
-        let (dir, result) = unpacked(&bytes);
-        result.unwrap();
-        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was planted outside");
-        assert!(dir.path().join("layer/dotdot").is_file());
-        assert!(dir.path().join("layer/absolute").is_file());
-        assert!(!dir.path().join("dotdot").exists());
-    }
-
-    #[test]
-    fn a_hard_link_cannot_reach_outside() {
-        let bytes = archive(|b| raw(b, EntryType::Link, "shadow", "/etc/passwd", b""));
-        let (dir, result) = unpacked(&bytes);
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert!(!dir.path().join("layer/shadow").exists());
-    }
-
-    #[test]
-    fn whiteouts_become_overlay_objects() {
-        let bytes = archive(|b| {
-            raw(b, EntryType::Regular, "dir/.wh.gone", "", b"");
-            raw(b, EntryType::Regular, "opaque/.wh..wh..opq", "", b"");
-        });
-        let (dir, result) = unpacked(&bytes);
-        result.unwrap();
-        let meta = std::fs::symlink_metadata(dir.path().join("layer/dir/gone")).unwrap();
-        assert!(meta.file_type().is_char_device() && meta.rdev() == 0);
-        let mut value = [0; 4];
-        let read = rustix::fs::getxattr(dir.path().join("layer/opaque"), OPAQUE_XATTR, &mut value).unwrap();
-        assert_eq!(&value[..read], b"y");
-    }
-
-    #[test]
-    fn compression_is_told_by_the_first_bytes() {
-        let plain = archive(|b| raw(b, EntryType::Regular, "file", "", b"data"));
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        io::Write::write_all(&mut gzip, &plain).unwrap();
-        let zstd = zstd::encode_all(&plain[..], 1).unwrap();
-        let expected = super::super::digest::of(&plain);
-        for bytes in [&plain, &gzip.finish().unwrap(), &zstd] {
-            let (dir, result) = unpacked(bytes);
-            assert_eq!(result.unwrap().diff_id, expected);
-            assert_eq!(std::fs::read(dir.path().join("layer/file")).unwrap(), b"data");
-        }
-    }
-
-    #[test]
-    fn a_truncated_archive_is_an_error() {
-        let bytes = archive(|b| raw(b, EntryType::Regular, "file", "", &[7; 4096]));
-        let (_dir, result) = unpacked(&bytes[..2048]);
-        assert!(result.is_err());
-    }
-}
+mod tests;

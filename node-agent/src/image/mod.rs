@@ -10,11 +10,13 @@ pub mod pull;
 pub mod reference;
 pub mod store;
 
+mod config;
 mod digest;
 mod layer;
 mod limits;
 mod registry;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -60,12 +62,20 @@ pub struct ImageConfig {
 }
 
 /// A name and a password for one registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credential {
     /// Host, or host and path prefix, as in a Docker configuration.
     pub registry: String,
     pub username: String,
     pub password: String,
+}
+
+/// Without the password: it ends up in logs.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry, username, password: _ } = self;
+        f.debug_struct("Credential").field("registry", registry).field("username", username).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +92,18 @@ pub enum PullError {
     /// The image came and is damaged, too large or unknown in kind; or the disk failed.
     #[error("{0}")]
     Failed(String),
+}
+
+impl PullError {
+    /// The same failure, told with the image it is about.
+    fn of(self, reference: &reference::Reference) -> Self {
+        match self {
+            Self::InvalidName { reference, what } => Self::InvalidName { reference, what },
+            Self::Unreachable(text) => Self::Unreachable(format!("{reference}: {text}")),
+            Self::Refused(text) => Self::Refused(format!("{reference}: {text}")),
+            Self::Failed(text) => Self::Failed(format!("{reference}: {text}")),
+        }
+    }
 }
 
 /// A store of images with a way to fill it.

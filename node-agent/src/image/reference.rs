@@ -41,6 +41,7 @@ impl Reference {
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
         let repository =
             if registry == DEFAULT_REGISTRY && !path.contains('/') { format!("library/{path}") } else { path };
+        check_registry(registry)?;
         check_repository(&repository)?;
         let tag = if tag.is_none() && digest.is_none() { Some("latest".to_owned()) } else { tag };
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
@@ -63,8 +64,7 @@ impl Reference {
 
     /// Registries on loopback addresses speak plain HTTP, as with every other runtime.
     pub fn is_loopback(&self) -> bool {
-        let host = self.registry.rsplit_once(':').map_or(self.registry.as_str(), |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = split_port(&self.registry).0.trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 }
@@ -89,12 +89,38 @@ fn check_repository(repository: &str) -> Result<(), String> {
     if repository.chars().any(|c| c.is_ascii_uppercase()) {
         return Err("invalid reference format: repository name must be lowercase".to_owned());
     }
-    let component = |part: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        part.chars().all(inner) && ends(part.chars().next()) && ends(part.chars().last())
+    if repository.split('/').all(is_component) { Ok(()) } else { Err("invalid reference format".to_owned()) }
+}
+
+/// Letters and digits, separated by `.`, `_`, `__` or any number of `-`.
+fn is_component(part: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let ends = |c: Option<char>| c.is_some_and(is_word);
+    let is_separator = |run: &str| matches!(run, "" | "." | "_" | "__") || run.chars().all(|c| c == '-');
+    ends(part.chars().next()) && ends(part.chars().last()) && part.split(is_word).all(is_separator)
+}
+
+/// A host name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
+fn check_registry(registry: &str) -> Result<(), String> {
+    let (host, port) = split_port(registry);
+    let label = |part: &str| {
+        let inner = part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        inner && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
     };
-    if repository.split('/').all(component) { Ok(()) } else { Err("invalid reference format".to_owned()) }
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => host.split('.').all(label),
+    };
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'));
+    if is_host && is_port { Ok(()) } else { Err("invalid reference format".to_owned()) }
+}
+
+/// The colons of an IPv6 address in brackets start no port.
+fn split_port(registry: &str) -> (&str, Option<&str>) {
+    match registry.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (registry, None),
+    }
 }
 
 fn checked_tag(tag: &str) -> Result<String, String> {
@@ -137,6 +163,9 @@ mod tests {
         check("index.docker.io/debian", "docker.io/library/debian:latest");
         check("localhost/app", "localhost/app:latest");
         check("127.0.0.1:5000/app:v1", "127.0.0.1:5000/app:v1");
+        check("[::1]:5000/app", "[::1]:5000/app:latest");
+        check("[::1]/app", "[::1]/app:latest");
+        check("a--b/c__d.e", "docker.io/a--b/c__d.e:latest");
         check("registry.example/a/b/c", "registry.example/a/b/c:latest");
         let digest = format!("sha256:{}", "a".repeat(64));
         check(&format!("debian@{digest}"), &format!("docker.io/library/debian@{digest}"));
@@ -151,6 +180,12 @@ mod tests {
         check("a//b", "error: invalid reference format");
         check("debian:!", "error: invalid reference format");
         check("../etc", "error: invalid reference format");
+        check("a..b", "error: invalid reference format");
+        check("a___b", "error: invalid reference format");
+        check("a b.example/c", "error: invalid reference format");
+        check("host.example:port/c", "error: invalid reference format");
+        check("[::1/c", "error: invalid reference format");
+        check(" debian", "error: invalid reference format");
         check("debian@sha256:12", "error: invalid checksum digest format");
         check("debian@md5:12", "error: unsupported digest algorithm");
     }
@@ -163,7 +198,9 @@ mod tests {
 
     #[test]
     fn loopback_registries_are_known() {
-        for (text, loopback) in [("127.0.0.1:5000/a", true), ("localhost:1/a", true), ("debian", false)] {
+        for (text, loopback) in
+            [("127.0.0.1:5000/a", true), ("localhost:1/a", true), ("[::1]/a", true), ("debian", false)]
+        {
             assert_eq!(Reference::parse(text).unwrap().is_loopback(), loopback, "{text}");
         }
     }

@@ -3,26 +3,23 @@
 //! Answers are values: an unreachable registry, a refusal and a damaged answer are told apart, because a user must be told
 //! which it was and because only the first lets an imported image stand in (see [`super`]).
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
-use super::limits::{DOCUMENT_BYTES_MAX, REDIRECTS_MAX};
+use super::limits::{ANSWER_LIMIT, DOCUMENT_BYTES_MAX, REDIRECTS_MAX};
 use super::reference::Reference;
 use super::{Credential, PullError, digest};
-
-/// Connecting, and each answer's first byte.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -42,53 +39,68 @@ pub struct Registry {
 pub struct Session<'a> {
     registry: &'a Registry,
     reference: &'a Reference,
-    credentials: Vec<&'a Credential>,
+    credential: Option<&'a Credential>,
     authorization: tokio::sync::Mutex<Option<String>>,
 }
 
 impl Registry {
     /// # Errors
-    /// When the machine's certificate authorities cannot be read.
+    /// When TLS cannot be set up.
     pub fn new() -> std::io::Result<Self> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(ANSWER_LIMIT));
-        let provider = rustls::crypto::ring::default_provider();
         let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)?
+            .with_tls_config(tls()?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(https) })
     }
 
-    pub fn session<'a>(&'a self, reference: &'a Reference, credentials: &'a [Credential]) -> Session<'a> {
-        let credentials = matching(reference, credentials);
-        Session { registry: self, reference, credentials, authorization: tokio::sync::Mutex::new(None) }
+    pub fn session<'a>(&'a self, reference: &'a Reference, credential: Option<&'a Credential>) -> Session<'a> {
+        Session { registry: self, reference, credential, authorization: tokio::sync::Mutex::new(None) }
     }
+}
+
+/// A machine without certificate authorities still runs what is imported, and pulls from itself.
+fn tls() -> std::io::Result<rustls::ClientConfig> {
+    let builder = || {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider);
+        builder.with_safe_default_protocol_versions().map_err(std::io::Error::other)
+    };
+    let verified = match builder()?.with_native_roots() {
+        Ok(verified) => verified,
+        Err(error) => {
+            tracing::warn!(%error, "no registry with TLS can be trusted");
+            builder()?.with_root_certificates(rustls::RootCertStore::empty())
+        }
+    };
+    Ok(verified.with_no_client_auth())
 }
 
 impl Session<'_> {
     /// The manifest or index of a tag or digest; a digest is verified.
     pub async fn manifest(&self, version: &str) -> Result<Manifest, PullError> {
         let answer = self.get(&format!("manifests/{version}"), MANIFEST_TYPES).await?;
-        let bytes = self.body(answer).await?;
+        let bytes = document(answer).await?;
         let got = digest::of(&bytes);
         if version.starts_with("sha256:") && version != got {
-            return Err(PullError::Failed(format!("manifest {version} of {} has digest {got}", self.reference)));
+            return Err(PullError::Failed(format!("manifest {version} has digest {got}")));
         }
         Ok(Manifest { digest: got, bytes })
     }
 
     /// A small blob, verified.
     pub async fn document(&self, blob_digest: &str) -> Result<Bytes, PullError> {
-        let bytes = self.body(self.blob(blob_digest).await?).await?;
+        let bytes = document(self.blob(blob_digest).await?).await?;
         let got = digest::of(&bytes);
         if got == blob_digest {
             Ok(bytes)
         } else {
-            Err(PullError::Failed(format!("blob {blob_digest} of {} has digest {got}", self.reference)))
+            Err(PullError::Failed(format!("blob {blob_digest} has digest {got}")))
         }
     }
 
@@ -102,20 +114,16 @@ impl Session<'_> {
         let url = format!("{scheme}://{}/v2/{}/{path}", self.reference.host(), self.reference.repository);
         let mut answer = self.send(&url, accept).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
-            self.authorize(answer.headers()).await?;
+            self.authorize(&url, answer.headers()).await?;
             answer = self.send(&url, accept).await?;
         }
         match answer.status() {
             status if status.is_success() => Ok(answer),
-            StatusCode::NOT_FOUND => Err(PullError::Refused(format!("{}: not found", self.reference))),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(PullError::Refused(format!(
-                "pull access denied for {}: it may not exist or may need credentials",
-                self.reference.name()
-            ))),
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(PullError::Unreachable(format!("{url}: the registry answered {status}")))
-            }
-            status => Err(PullError::Refused(format!("{url}: the registry answered {status}"))),
+            StatusCode::NOT_FOUND => Err(PullError::Refused(format!("{path}: not found"))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(PullError::Refused(
+                "pull access denied: the repository may not exist or may need credentials".to_owned(),
+            )),
+            status => Err(unsuccessful(&url, status)),
         }
     }
 
@@ -141,13 +149,13 @@ impl Session<'_> {
     }
 
     /// Answers the registry's challenge: a token from its token service, or the password itself.
-    async fn authorize(&self, headers: &HeaderMap) -> Result<(), PullError> {
-        let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let basic = self.credentials.first().map(|credential| {
+    async fn authorize(&self, url: &str, headers: &HeaderMap) -> Result<(), PullError> {
+        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let basic = self.credential.map(|credential| {
             let pair = format!("{}:{}", credential.username, credential.password);
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
         });
-        let authorization = match Challenge::parse(challenge) {
+        let authorization = match challenges.filter_map(Challenge::parse).next() {
             Some(Challenge::Basic) => basic,
             Some(Challenge::Bearer { realm, service, scope }) => {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository));
@@ -160,15 +168,46 @@ impl Session<'_> {
                 *self.authorization.lock().await = Some(authorization);
                 Ok(())
             }
-            None => Err(PullError::Refused(format!("{}: the registry wants credentials", self.reference.name()))),
+            None => Err(PullError::Refused(format!("{url}: the registry wants credentials"))),
         }
     }
+}
 
-    async fn body(&self, answer: Response<Incoming>) -> Result<Bytes, PullError> {
-        let limited = Limited::new(answer.into_body(), DOCUMENT_BYTES_MAX);
-        let collected = limited.collect().await;
-        Ok(collected.map_err(|error| PullError::Unreachable(format!("{}: {error}", self.reference)))?.to_bytes())
+/// A small body as a whole.
+async fn document(answer: Response<Incoming>) -> Result<Bytes, PullError> {
+    let limited = Limited::new(answer.into_body(), DOCUMENT_BYTES_MAX);
+    match tokio::time::timeout(ANSWER_LIMIT, limited.collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(PullError::Failed(format!("a document of more than {DOCUMENT_BYTES_MAX} bytes")))
+        }
+        Ok(Err(error)) => Err(PullError::Unreachable(format!("the answer broke off: {}", chain(&*error)))),
+        Err(_) => Err(PullError::Unreachable(format!("no whole answer within {} s", ANSWER_LIMIT.as_secs()))),
     }
+}
+
+/// A registry that is overloaded or broken has said nothing about the image.
+fn unsuccessful(url: &str, status: StatusCode) -> PullError {
+    let text = format!("{url}: answered {status}");
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        PullError::Unreachable(text)
+    } else {
+        PullError::Refused(text)
+    }
+}
+
+/// A value within a query.
+fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b',' => {
+                text.push(char::from(byte));
+            }
+            other => text.push_str(&format!("%{other:02X}")),
+        }
+    }
+    text
 }
 
 impl Registry {
@@ -198,17 +237,16 @@ impl Registry {
             access_token: Option<String>,
         }
         let separator = if realm.contains('?') { '&' } else { '?' };
-        let service = service.map(|service| format!("service={service}&")).unwrap_or_default();
-        let mut request = Request::builder().uri(format!("{realm}{separator}{service}scope={scope}"));
+        let service = service.map(|service| format!("service={}&", escaped(service))).unwrap_or_default();
+        let mut request = Request::builder().uri(format!("{realm}{separator}{service}scope={}", escaped(scope)));
         if let Some(basic) = basic {
             request = request.header(AUTHORIZATION, basic);
         }
         let answer = self.request(request).await?;
         if !answer.status().is_success() {
-            return Err(PullError::Refused(format!("{realm}: the token service answered {}", answer.status())));
+            return Err(unsuccessful(realm, answer.status()));
         }
-        let body = Limited::new(answer.into_body(), DOCUMENT_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| PullError::Unreachable(format!("{realm}: {error}")))?.to_bytes();
+        let body = document(answer).await?;
         let token: Token =
             serde_json::from_slice(&body).map_err(|error| PullError::Failed(format!("{realm}: {error}")))?;
         let token = token.token.or(token.access_token);
@@ -239,7 +277,7 @@ impl Challenge {
         while let Some((name, after)) = rest.split_once('=') {
             let after = after.strip_prefix('"')?;
             let (value, after) = after.split_once('"')?;
-            match name.trim_start_matches([',', ' ']) {
+            match name.trim_start_matches([',', ' ']).to_ascii_lowercase().as_str() {
                 "realm" => realm = Some(value.to_owned()),
                 "service" => service = Some(value.to_owned()),
                 "scope" => scope = Some(value.to_owned()),
@@ -252,7 +290,7 @@ impl Challenge {
 }
 
 /// The credentials for a registry, the most specific first.
-fn matching<'a>(reference: &Reference, credentials: &'a [Credential]) -> Vec<&'a Credential> {
+pub fn matching<'a>(reference: &Reference, credentials: &'a [Credential]) -> Vec<&'a Credential> {
     let name = reference.name();
     let covers = |credential: &&Credential| {
         let registry = credential.registry.trim_start_matches("https://").trim_start_matches("http://");
