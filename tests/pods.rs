@@ -91,7 +91,8 @@ fn exit_codes_and_reasons(kubectl: &Kubectl) {
     assert_eq!(kubectl.field("pod/exit-3", ".status.containerStatuses[0].state.terminated.exitCode"), "3");
     assert_eq!(kubectl.field("pod/exit-3", ".status.containerStatuses[0].state.terminated.reason"), "Error");
     assert_eq!(kubectl.run(&["logs", "exit-3"]), "failing\n");
-    kubectl.file("apply", &once("killed", "kill -9 $$"));
+    // Four dollars are two after Kubernetes' own expansion: the inner shell kills itself.
+    kubectl.file("apply", &once("killed", "sh -c 'kill -9 $$$$'; exit $?"));
     kubectl.await_field("pod/killed", ".status.containerStatuses[0].state.terminated.exitCode", "137");
 }
 

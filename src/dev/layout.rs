@@ -75,7 +75,7 @@ impl Layout {
                 run_dir: PathBuf::from(format!("/run/kontiki-dev-{pid}/{name}")),
                 bridge: format!("kt{pid}-{}", i + 1),
                 pod_cidr: format!("10.{}.{}.0/24", 64 + pid % 64, (pid / 64 % 16) * 16 + u32::try_from(i).unwrap_or(0)),
-                cgroup_parent: format!("kontiki-dev-{pid}/{name}"),
+                cgroup_parent: format!("kontiki-dev-{pid}-{name}"),
                 name,
             }
         });
