@@ -310,3 +310,38 @@ async fn a_pull_that_is_given_up_does_not_block_the_next() {
     }
     bench.pull("app:1").await.unwrap();
 }
+
+#[test]
+fn an_agent_that_ends_does_not_wait_for_a_registry_that_stalls() {
+    let executor = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (elsewhere, agent) = (executor(), executor());
+    let artifact = Artifact::new(&[Layer::new(&[("file", &[7; 100_000])], |bytes| bytes.to_vec())]);
+    let layer = digest(&artifact.layers[0].blob);
+    let registry = elsewhere.block_on(Registry::start(Access::Open));
+    registry.push("app:1", &artifact);
+    registry.break_at(&layer, Fault::Stalled);
+    let dir = tempfile::tempdir().unwrap();
+    let store = PullingStore::open(dir.path()).unwrap();
+    let name = registry.name("app:1");
+    agent.spawn(async move { store.pull(&name, &[]).await });
+    let staged = || {
+        let layers = std::fs::read_dir(dir.path().join("staging")).unwrap().filter_map(Result::ok);
+        layers.filter(|layer| layer.path().join("fs/file").exists()).count()
+    };
+    until(|| staged() == 1);
+    let (done, waiting) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(agent);
+        done.send(()).unwrap();
+    });
+    waiting.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(entries(&dir.path().join("staging")), 0);
+}
+
+fn until(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it did not happen within 10 s");
+        std::thread::yield_now();
+    }
+}

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// The announced length, and half of the bytes.
     Truncated,
+    /// Half of the bytes, and then nothing more.
+    Stalled,
     /// Other bytes than asked for.
     Replaced(Vec<u8>),
 }
@@ -131,6 +133,11 @@ impl Registry {
                     Err(std::io::Error::other("broken off"))
                 }));
                 ([(CONTENT_LENGTH, bytes.len())], Body::from_stream(broken)).into_response()
+            }
+            (Some(Fault::Stalled), Some(bytes)) => {
+                let half = Bytes::from(bytes[..bytes.len() / 2].to_vec());
+                let silent = futures::stream::iter([Ok::<_, std::io::Error>(half)]).chain(futures::stream::pending());
+                ([(CONTENT_LENGTH, bytes.len())], Body::from_stream(silent)).into_response()
             }
             (None, Some(bytes)) => bytes.into_response(),
             (_, None) => StatusCode::NOT_FOUND.into_response(),

@@ -142,3 +142,65 @@ fn an_image_without_its_layers_is_not_found() {
     std::fs::remove_dir_all(image.layers[0].parent().unwrap()).unwrap();
     assert_eq!(store.find(&reference("app:1")).unwrap(), None, "so that it is pulled again");
 }
+
+/// Unmounts whatever the test does.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new(image: &Image) -> Self {
+        let target = tempfile::tempdir().unwrap();
+        let layers: Vec<&str> = image.layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
+        let options = std::ffi::CString::new(format!("lowerdir={}", layers.join(":"))).unwrap();
+        let flags = rustix::mount::MountFlags::RDONLY;
+        rustix::mount::mount("overlay", target.path(), "overlay", flags, options.as_c_str()).unwrap();
+        Self(target)
+    }
+
+    /// Every path below the root, sorted.
+    fn paths(&self) -> Vec<String> {
+        let (mut found, mut left) = (Vec::new(), vec![self.0.path().to_owned()]);
+        while let Some(directory) = left.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned());
+                if path.is_dir() {
+                    left.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn stacked_layers_show_what_the_image_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let lower = Layer::new(
+        &[("gone", b"x"), ("kept", b"x"), ("opaque/old", b"x"), ("replaced/old", b"x"), ("merged/old", b"x")],
+        gzip,
+    );
+    let upper = Layer::new(
+        &[
+            (".wh.gone", b""),
+            ("opaque/.wh..wh..opq", b""),
+            ("opaque/new", b"x"),
+            (".wh.replaced", b""),
+            ("replaced/new", b"x"),
+            ("merged/new", b"x"),
+        ],
+        gzip,
+    );
+    let repeated = Layer::new(&[("top", b"x")], gzip);
+    let image = add(&store, &Artifact::new(&[repeated.clone(), lower, upper, repeated]), "app:1");
+    let expected =
+        ["kept", "merged", "merged/new", "merged/old", "opaque", "opaque/new", "replaced", "replaced/new", "top"];
+    assert_eq!(Mounted::new(&image).paths(), expected);
+}
