@@ -1,5 +1,7 @@
 //! What clients of a survivor see when the leader goes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::{Duration, Instant};

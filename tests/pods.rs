@@ -1,5 +1,7 @@
 //! Pods through the whole product: kubectl, three servers, two node agents, Linux namespaces.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;
