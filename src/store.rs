@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The name of this member.
     #[arg(long, env = "ETCD_NAME", default_value = "default")]
     pub name: String,
-    /// Where this member keeps its data [default: <name>.etcd].
+    /// Where this member keeps its data [default: NAME.etcd].
     #[arg(long, env = "ETCD_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where this member listens for other members.
