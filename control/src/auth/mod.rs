@@ -1,7 +1,7 @@
 //! Who asks, and what they may do.
 //!
 //! Both are decisions over values: [`Authenticator::authenticate`] turns a verified client certificate or a bearer token into a
-//! [`User`], [`authorize`] compares a user with what a request does. TLS, keys and files are in `io::pki`.
+//! [`crate::registry::User`], [`authorize()`] compares a user with what a request does. TLS, keys and files are in `io::pki`.
 
 mod authenticate;
 mod authorize;

@@ -1,6 +1,6 @@
 //! The Kubernetes API over HTTP.
 //!
-//! A request is authenticated, its path understood ([`route`]), authorised, and answered: discovery and health here, objects in
+//! A request is authenticated, its path understood ([`mod@route`]), authorised, and answered: discovery and health here, objects in
 //! [`objects`], their subresources in [`subresources`], watches in [`stream`]. TLS and connections are in [`listener`]. The
 //! in-process client takes the same way from authorisation on, so that controllers see what every client sees.
 

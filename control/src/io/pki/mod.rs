@@ -145,7 +145,7 @@ impl ClusterPki {
         self.issue(AGENT_CLIENT_NAME, &[MASTERS], &[], &[], &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// CN=system:node:<name>, O=system:nodes: an agent's client certificate that also serves its log endpoint.
+    /// `CN=system:node:NAME, O=system:nodes`: an agent's client certificate that also serves its log endpoint.
     pub fn issue_agent(&self, node_name: &str, addresses: &[IpAddr]) -> Result<Identity, PkiError> {
         let usages = [ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         let names = [node_name.to_owned(), "localhost".to_owned()];
