@@ -73,9 +73,16 @@ impl Timeline {
     }
 
     pub fn print(&self, applied: Instant) {
+        // The first column counts from kubectl's start (its own discovery and validation included), the second from the save.
+        let since = |from: Option<Instant>, at: Option<Instant>| match (from, at) {
+            (Some(from), Some(at)) => format!("{:.0}", millis(at.saturating_duration_since(from))),
+            _ => "?".to_owned(),
+        };
+        println!("  {:<10} {:>9} {:>12}", "", "since", "since");
+        println!("  {:<10} {:>9} {:>12}", "step", "kubectl", "it was saved");
         let row = |step: &str, at: Option<Instant>, what: &str| {
-            let after = at.map_or("?".to_owned(), |at| format!("{:.0}", millis(at.saturating_duration_since(applied))));
-            println!("  {step:<10} {after:>6} ms   {what}");
+            let (total, own) = (since(Some(applied), at), since(self.saved, at));
+            println!("  {step:<10} {total:>6} ms {own:>9} ms   {what}");
         };
         row("saved", self.saved, "the API server has it, on a majority of the store's members");
         if let Some((at, node)) = &self.scheduled {

@@ -1,4 +1,4 @@
-//! openraft's own storage tests, on our log and state machine adapter over a small state in memory.
+//! openraft's own storage tests on our log and state machine adapter: over a small state in memory, and over the real one.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::io::checkpoint::Checkpoints;
 use crate::io::disk::LocalDisk;
 use crate::io::random::SystemRandom;
 use crate::io::wal::{Wal, WalOptions};
-use crate::state::Applied;
+use crate::state::{Applied, State, StateOptions};
 use crate::wal::segment::Owner;
 
 /// Remembers nothing but its mark, in memory and, for checkpoints, in one file.
@@ -102,8 +102,27 @@ impl StoreBuilder<Types, LogStore, Machine<Marked>, tempfile::TempDir> for OnMar
     }
 }
 
+struct OnState;
+
+impl StoreBuilder<Types, LogStore, Machine<State>, tempfile::TempDir> for OnState {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine<State>), openraft::StorageError<Types>> {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(dir.path().join("checkpoints")).unwrap();
+        let log = log(dir.path());
+        let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
+        let machine = Machine::new(state, checkpoints, Requests::new(MemberId(1), 0)).unwrap();
+        Ok((dir, log, machine))
+    }
+}
+
 #[test]
-fn openrafts_storage_suite_passes() {
+fn openrafts_storage_suite_passes_on_a_small_state() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { Suite::test_all(OnMarked).await }).unwrap();
+}
+
+#[test]
+fn openrafts_storage_suite_passes_on_the_real_state() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Suite::test_all(OnState).await }).unwrap();
 }
