@@ -51,6 +51,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.agents > 0 && !rustix::process::geteuid().is_root() {
+        bail!("node agents need root, for namespaces and cgroups: run as root, or with --agents 0");
+    }
     net::current_thread()?.block_on(async {
         let shutdown = signals::shutdown()?;
         let layout = Layout::new(arguments)?;
