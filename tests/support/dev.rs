@@ -135,6 +135,15 @@ impl Kubectl<'_> {
         command
     }
 
+    /// 33 of version 1.33.
+    #[track_caller]
+    pub fn minor(&self) -> u32 {
+        let output = succeed(Command::new(&self.program).args(["version", "--client", "--output=json"]));
+        let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let minor = version["clientVersion"]["minor"].as_str().unwrap();
+        minor.trim_end_matches('+').parse().unwrap()
+    }
+
     /// Standard output of a command that succeeds and says nothing on standard error.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {

@@ -204,6 +204,14 @@ impl Drop for Watching {
     }
 }
 
+/// 33 of kubectl 1.33.
+pub fn minor(kubectl: &Path) -> u32 {
+    let output = Command::new(kubectl).args(["version", "--client", "--output=json"]).output().expect("kubectl runs");
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).expect("kubectl's version");
+    let minor = version["clientVersion"]["minor"].as_str().expect("a minor version");
+    minor.trim_end_matches('+').parse().expect("a number")
+}
+
 /// Every kubectl on this machine: the one on the PATH, or the versions beside what it links to.
 pub fn kubectls() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").expect("a PATH");
