@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["kv.proto", "rpc.proto"], ["proto"])?;
+    let descriptors = protox::compile(["v3election.proto", "v3lock.proto"], ["proto"])?;
     let mut prost = tonic_prost_build::Config::new();
     // Keys and values stay slices of the receive buffer.
     prost.bytes(["."]);

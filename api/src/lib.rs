@@ -8,8 +8,26 @@ pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
+/// Users, roles and permissions (`authpb`).
+pub mod authpb {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("authpb");
+}
+
 /// Requests, responses and services (`etcdserverpb`).
 pub mod etcdserverpb {
     #![allow(missing_docs, clippy::all, clippy::pedantic)]
     tonic::include_proto!("etcdserverpb");
+}
+
+/// The lock service (`v3lockpb`).
+pub mod v3lockpb {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("v3lockpb");
+}
+
+/// The election service (`v3electionpb`).
+pub mod v3electionpb {
+    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("v3electionpb");
 }

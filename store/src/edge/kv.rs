@@ -1,5 +1,8 @@
 //! The KV service.
 
+use std::pin::Pin;
+
+use futures::Stream;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::kv_server::Kv;
 use prost::Message;
@@ -20,6 +23,8 @@ impl Edge {
     }
 }
 
+type RangeParts = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Kv for Edge {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
@@ -32,6 +37,13 @@ impl Kv for Edge {
         let mut answer = self.member.reader().range(&request)?;
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
+    }
+
+    type RangeStreamStream = RangeParts;
+
+    /// Clients without an answer here fall back to `Range`.
+    async fn range_stream(&self, _: Request<pb::RangeRequest>) -> Result<Response<RangeParts>, Status> {
+        Err(Status::unimplemented("kontiki: RangeStream is not supported yet"))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
