@@ -124,6 +124,7 @@ fn has_libclang(dir: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(dir) else { return false };
     entries.filter_map(Result::ok).any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with("libclang.so") || name.starts_with("libclang-")
+        // `libclang-14.so.1` is the library; `libclang-cpp.so.14` is another one that compilers bring along.
+        name.starts_with("libclang.so") || (name.starts_with("libclang-") && !name.starts_with("libclang-cpp"))
     })
 }
