@@ -76,6 +76,15 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two attempts at the same leader.
 pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks whether a leader whose connection ended still listens; after the last one it counts as alive.
+pub const GONE_CHECK_PAUSES: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+    Duration::from_millis(32),
+];
 /// Between two campaigns after the leader's process is known to be gone.
 pub const CAMPAIGN_PAUSE: Duration = Duration::from_millis(30);
 /// Campaigns after which the ordinary election timer takes over.

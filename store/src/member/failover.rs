@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::inner::Inner;
-use crate::consensus::types::TransferLeaderRequest;
+use crate::consensus::types::{Address, TransferLeaderRequest};
 use crate::ids::MemberId;
-use crate::limits::{CAMPAIGN_PAUSE, CAMPAIGNS_MAX};
+use crate::limits::{CAMPAIGN_PAUSE, CAMPAIGNS_MAX, GONE_CHECK_PAUSES};
 
 impl Inner {
     pub(super) async fn watch_connections(self: Arc<Self>, mut lost: mpsc::Receiver<MemberId>) {
@@ -29,13 +29,28 @@ impl Inner {
             let Some(member) = member else { return };
             if self.leader().is_some_and(|leader| leader.member == member && !leader.is_self)
                 && let Some(address) = self.address(member)
-                && self.clients.is_gone(&address).await
+                && self.has_died(member, &address).await
             {
                 tracing::info!(%member, "the leader's process is gone");
                 self.replace(member).await;
                 while lost.try_recv().is_ok() {}
             }
         }
+    }
+
+    /// Whether nothing listens at the leader's address any more. The kernel ends a killed process' connections before its
+    /// listening sockets, so that the first look may come too early: it is repeated for a moment.
+    async fn has_died(&self, leader: MemberId, address: &Address) -> bool {
+        for pause in GONE_CHECK_PAUSES {
+            if self.clients.is_gone(address).await {
+                return true;
+            }
+            if self.leader().is_none_or(|now| now.member != leader) {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.clients.is_gone(address).await
     }
 
     async fn replace(&self, dead: MemberId) {
@@ -45,7 +60,7 @@ impl Inner {
                 () = sleep_until(first + CAMPAIGN_PAUSE * attempt) => {}
                 () = self.stop.cancelled() => return,
             }
-            if self.leader().is_none_or(|leader| leader.member != dead) {
+            if !self.is_vacant(dead) {
                 return;
             }
             let started = match attempt {
@@ -56,6 +71,13 @@ impl Inner {
                 return;
             }
         }
+    }
+
+    /// Whether nobody follows `dead` yet: this member has voted for no other, and was not elected itself.
+    fn is_vacant(&self, dead: MemberId) -> bool {
+        let vote = self.raft.server_metrics().borrow_watched().vote;
+        let voted_for = vote.leader_id.node_id;
+        voted_for == dead || (voted_for == self.config.id && !vote.committed)
     }
 
     /// Takes the leadership that `dead` can no longer hand over; false when Raft has stopped.
