@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::process::{Failure, cargo, on_path, path_with_tools, run, step, timed};
-use crate::setup;
+use crate::{setup, suites};
 
 /// The version of cargo-deny that is known to read deny.toml.
 const CARGO_DENY_VERSION: &str = "^0.20";
@@ -24,13 +24,14 @@ pub fn run_all() -> Result<(), Failure> {
 
 /// Every test. The suites that start clusters run one at a time: they measure time, and two cores are few.
 pub fn tests(rest: &[String]) -> Result<(), Failure> {
+    let clients = suites::prepare()?;
     if !rest.is_empty() {
-        return timed("tests", cargo("test").args(rest));
+        return timed("tests", cargo("test").args(rest).envs(clients));
     }
     timed("tests of the libraries", cargo("test").args(["--workspace", "--exclude", "kontiki"]))?;
     timed(
         "tests of the program with real clients",
-        cargo("test").args(["--package", "kontiki", "--", "--test-threads=1"]),
+        cargo("test").args(["--package", "kontiki", "--", "--test-threads=1"]).envs(clients),
     )
 }
 

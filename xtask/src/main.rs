@@ -7,6 +7,7 @@ mod process;
 mod rootfs;
 mod schema_table;
 mod setup;
+mod suites;
 
 use std::process::ExitCode;
 

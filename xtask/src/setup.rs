@@ -48,12 +48,31 @@ const BUSYBOX: Need = Need {
     unpack_only: false,
 };
 
+const PROTOC: Need = Need {
+    what: "protoc (builds the test suite of the etcd-client crate)",
+    package: "protobuf-compiler",
+    present: || on_path("protoc").is_some(),
+    unpack_only: false,
+};
+const PROTOC_TYPES: Need = Need {
+    what: "protoc's own messages",
+    package: "libprotobuf-dev",
+    present: || Path::new("/usr/include/google/protobuf/descriptor.proto").is_file(),
+    unpack_only: false,
+};
+const PYTHON: Need = Need {
+    what: "Python with venv (runs Python clients of etcd)",
+    package: "python3-venv",
+    present: || on_path("python3").is_some() && python_has_venv(),
+    unpack_only: false,
+};
+
 /// To compile.
 pub const BUILD: &[&[Need]] = &[COMPILERS];
 /// To build and show the demonstration.
 pub const DEMO: &[&[Need]] = &[COMPILERS, &[KUBECTL, DEBOOTSTRAP]];
 /// To build and run every test.
-pub const ALL: &[&[Need]] = &[COMPILERS, &[KUBECTL, ETCDCTL, ETCD, BUSYBOX]];
+pub const ALL: &[&[Need]] = &[COMPILERS, &[KUBECTL, ETCDCTL, ETCD, BUSYBOX, PROTOC, PROTOC_TYPES, PYTHON]];
 
 /// Installs what is missing of `needs`.
 pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
@@ -110,6 +129,12 @@ fn apt_get() -> Command {
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+/// Debian's Python has the module but not what it needs, unless the package is there.
+fn python_has_venv() -> bool {
+    let imports = Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
+    imports.is_ok_and(|status| status.success())
 }
 
 fn libclang() -> bool {
