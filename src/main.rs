@@ -35,6 +35,7 @@ enum Command {
     /// Run a store member with the control plane embedded: the normal way to run.
     Server(server::Arguments),
     /// Run a store member alone; takes etcd's flags. A link named `etcd` is this subcommand.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
     Store(store::Arguments),
     /// Run the control plane alone, against any etcd v3 endpoints.
     Control(control::Arguments),
@@ -47,14 +48,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == "shim") {
         kontiki_node_agent::runtime::shim_main();
     }
-    let result = match Arguments::parse_from(net::etcd_spelling(arguments)).command {
+    let named_etcd = net::is_named_etcd(&arguments);
+    if named_etcd {
+        arguments.insert(1, "store".into());
+    }
+    let result = match Arguments::parse_from(arguments).command {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Server(arguments) => server::run(&arguments),
-        Command::Store(arguments) => store::run(&arguments),
+        Command::Store(arguments) => {
+            return store::main(&arguments, if named_etcd { "etcd" } else { "kontiki store" });
+        }
         Command::Control(arguments) => control::run(&arguments),
         Command::NodeAgent(arguments) => node_agent::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),

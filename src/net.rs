@@ -1,49 +1,24 @@
-//! What the subcommands share about addresses and spelling.
+//! What the subcommands share about addresses and names.
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
 
-/// Makes a command line of etcd's one that clap reads: the program's name `etcd` becomes the subcommand `store`, and
-/// Go's single-dash long flags (`-name x`) get their second dash.
-pub fn etcd_spelling(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let named_etcd = arguments.first().is_some_and(|program| Path::new(program).file_name() == Some("etcd".as_ref()));
-    if named_etcd {
-        arguments.insert(1, "store".into());
-    }
-    if arguments.get(1).is_some_and(|command| command == "store") {
-        for argument in &mut arguments[2..] {
-            let Some(text) = argument.to_str() else { continue };
-            let long = text.strip_prefix('-').filter(|rest| rest.len() > 1 && !rest.starts_with('-'));
-            if let Some(rest) = long {
-                *argument = format!("--{rest}").into();
-            }
-        }
-    }
-    arguments
+/// Whether the program was started under the name `etcd`.
+pub fn is_named_etcd(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|program| Path::new(program).file_name() == Some("etcd".as_ref()))
 }
 
-/// The addresses of a host name, as the system resolves it.
-pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    // `localhost` means 127.0.0.1 to most clients.
-    found.sort_by_key(SocketAddr::is_ipv6);
-    Ok(found)
-}
-
-/// Listens, or says who holds the address.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let holder = (error.kind() == io::ErrorKind::AddrInUse).then(|| holder(address.port())).flatten();
-        match holder {
-            Some(pid) => anyhow::anyhow!("cannot listen on {address}: address in use (pid {pid})"),
-            None => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
-        }
-    })
+/// Why an address cannot be listened on, with who holds it.
+pub fn cannot_listen(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let holder = (error.kind() == io::ErrorKind::AddrInUse).then(|| holder(address.port())).flatten();
+    match holder {
+        Some(pid) => anyhow::anyhow!("cannot listen on {address}: address in use (pid {pid})"),
+        None => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    }
 }
 
 /// The process that listens on a TCP port of this machine, if this user may see it.
@@ -85,20 +60,9 @@ pub fn current_thread() -> Result<tokio::runtime::Runtime> {
 mod tests {
     use super::*;
 
-    fn check(given: &[&str], expected: &[&str]) {
-        let given = given.iter().map(OsString::from).collect();
-        let got: Vec<String> = etcd_spelling(given).into_iter().map(|a| a.into_string().unwrap()).collect();
-        assert_eq!(got, expected);
-    }
-
     #[test]
-    fn a_link_named_etcd_is_the_store() {
-        check(&["/usr/bin/etcd", "-name", "a"], &["/usr/bin/etcd", "store", "--name", "a"]);
-    }
-
-    #[test]
-    fn single_dash_flags_are_long_only_for_the_store() {
-        check(&["kontiki", "store", "-data-dir=x", "-h"], &["kontiki", "store", "--data-dir=x", "-h"]);
-        check(&["kontiki", "dev", "-abc"], &["kontiki", "dev", "-abc"]);
+    fn a_link_named_etcd_is_known() {
+        let named = |program: &str| is_named_etcd(&[program.into(), "kontiki".into()]);
+        assert!(named("/usr/bin/etcd") && named("etcd") && !named("kontiki") && !named("etcd/kontiki"));
     }
 }

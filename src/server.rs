@@ -5,7 +5,8 @@
 
 use anyhow::{Context, Result};
 use kontiki_control::io::etcd::Storage;
-use kontiki_store::edge::{self, EdgeConfig};
+use kontiki_store::config::{StoreConfig, StoreSettings};
+use kontiki_store::edge;
 use kontiki_store::member::Member;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,17 +17,23 @@ use crate::{control, logging, net, signals, store};
 #[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
-    store: store::Arguments,
+    store: store::Flags,
     #[command(flatten)]
     control: control::Settings,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    logging::text(&arguments.store.log_level);
+    let mut notices = Vec::new();
+    let settings = store::settle(arguments.store.0.clone(), &mut notices)?;
+    match ["log-format", "log-outputs"].iter().any(|flag| settings.given.contains(flag)) {
+        true => logging::etcd(&settings.logs)?,
+        false => logging::text(settings.values().text("log-level")),
+    }
+    store::tell(&notices);
     if arguments.control.end_with_parent {
         signals::end_with_parent()?;
     }
-    let data_dir = arguments.store.bootstrap().data_dir;
+    let data_dir = settings.data_dir.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -35,8 +42,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     runtime.block_on(async {
         let shutdown = signals::shutdown()?;
         let stop_store = CancellationToken::new();
-        let (member, store_thread) = start_store(arguments.store.clone(), stop_store.clone()).await?;
-        let storage = Storage::new(edge::grpc(member.clone(), EdgeConfig::default()));
+        let edge_config = StoreConfig::new(&settings)?.edge;
+        let (member, store_thread) = start_store(settings, stop_store.clone()).await?;
+        let storage = Storage::new(edge::grpc(member.clone(), edge_config));
         let served = arguments.control.serve(&data_dir, storage, leads(&member), shutdown).await;
         stop_store.cancel();
         tokio::task::spawn_blocking(move || store_thread.join())
@@ -49,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Starts the member on its own thread; returns when its log is recovered and its ports listen.
 async fn start_store(
-    arguments: store::Arguments,
+    settings: StoreSettings,
     stop: CancellationToken,
 ) -> Result<(Member, std::thread::JoinHandle<()>)> {
     let (started, starting) = oneshot::channel();
@@ -57,7 +65,7 @@ async fn start_store(
         .name("store".into())
         .spawn(move || {
             let run = async {
-                match store::Running::start(&arguments).await {
+                match store::Running::start(&settings).await {
                     Ok(running) => {
                         // The receiver waits below for as long as this thread lives.
                         let _ = started.send(Ok(running.member.clone()));

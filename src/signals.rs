@@ -1,8 +1,14 @@
 //! SIGINT and SIGTERM as a cancellation: everything that runs is told once, and drains.
 
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// The first signal; a process has one end.
+static FIRST: OnceLock<SignalKind> = OnceLock::new();
 
 /// A token that is cancelled by the first SIGINT or SIGTERM. A second one ends the process at once.
 pub fn shutdown() -> Result<CancellationToken> {
@@ -12,11 +18,15 @@ pub fn shutdown() -> Result<CancellationToken> {
     let cancelled = token.clone();
     tokio::spawn(async move {
         for times in 1.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            let kind = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+            };
             if times == 1 {
+                let name = if kind == SignalKind::interrupt() { "interrupt" } else { "terminated" };
+                tracing::info!(signal = name, "received signal; shutting down");
+                // Set once: this is the first.
+                let _ = FIRST.set(kind);
                 cancelled.cancel();
             } else {
                 std::process::exit(130);
@@ -24,6 +34,18 @@ pub fn shutdown() -> Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// Ends the process by the signal that told it to stop, so that whoever waits for it sees what etcd would show: a service
+/// that was stopped, not one that gave up. Returns where there was no signal, and in process 1, which signals do not end.
+pub fn end_as_told() -> ExitCode {
+    if let Some(kind) = FIRST.get()
+        && std::process::id() != 1
+        && let Err(error) = signal_hook::low_level::emulate_default_handler(kind.as_raw_value())
+    {
+        tracing::warn!(%error, "the signal cannot be passed on");
+    }
+    ExitCode::SUCCESS
 }
 
 /// Makes the kernel send SIGTERM to this process when the one that started it ends, however it ends.

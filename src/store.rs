@@ -1,142 +1,142 @@
-//! `kontiki store`: a store member alone, with etcd's flags and environment.
+//! `kontiki store`: a store member alone, with etcd's command line, environment and configuration file.
+//!
+//! What etcd's scripts look at is kept: what `--version` prints, exit codes (2 for a command line that cannot be read, 1 for
+//! what cannot be used), and the signal that ended the process. A link named `etcd` is this subcommand.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod data_dir;
+mod flags;
+mod notify;
+mod running;
 
-use anyhow::{Context, Result};
-use kontiki_store::config::Bootstrap;
-use kontiki_store::edge::{self, EdgeConfig};
-use kontiki_store::io::serve::serve;
-use kontiki_store::member::Member;
-use tokio_util::sync::CancellationToken;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use kontiki_store::config::notice::{Level, Notice};
+use kontiki_store::config::values::Values;
+use kontiki_store::config::{self, ConfigError, StoreSettings, help, words};
+use kontiki_store::edge::ETCD_VERSION;
+
+pub use flags::Flags;
+pub use running::Running;
 
 use crate::{logging, net, signals};
 
-/// etcd's bootstrap flags, by their names.
+/// Read by [`words`], in Go's syntax.
 #[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
 pub struct Arguments {
-    /// The name of this member.
-    #[arg(long, env = "ETCD_NAME", default_value = "default")]
-    pub name: String,
-    /// Where this member keeps its data [default: NAME.etcd].
-    #[arg(long, env = "ETCD_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Where this member listens for other members.
-    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", default_value = "http://localhost:2380")]
-    pub listen_peer_urls: String,
-    /// Where this member listens for clients.
-    #[arg(long, env = "ETCD_LISTEN_CLIENT_URLS", default_value = "http://localhost:2379")]
-    pub listen_client_urls: String,
-    /// Where other members reach this one.
-    #[arg(long, env = "ETCD_INITIAL_ADVERTISE_PEER_URLS", default_value = "http://localhost:2380")]
-    pub initial_advertise_peer_urls: String,
-    /// Where clients reach this member.
-    #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", default_value = "http://localhost:2379")]
-    pub advertise_client_urls: String,
-    /// All members at the first start: name=url,name=url [default: this member alone].
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER", default_value = "")]
-    pub initial_cluster: String,
-    /// Whether the cluster is new; joining an existing one is not supported yet.
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new")]
-    pub initial_cluster_state: String,
-    /// Keeps clusters apart that would otherwise look the same.
-    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
-    pub initial_cluster_token: String,
-    /// Do not wait for the disk: faster, and data is lost when the machine dies. For tests.
-    #[arg(long, env = "ETCD_UNSAFE_NO_FSYNC")]
-    pub unsafe_no_fsync: bool,
-    /// debug, info, warn or error.
-    #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// etcd's flags: see `kontiki store --help`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    words: Vec<OsString>,
 }
 
-impl Arguments {
-    pub fn bootstrap(&self) -> Bootstrap {
-        let data_dir = self.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name)));
-        Bootstrap {
-            name: self.name.clone(),
-            data_dir,
-            listen_peer_urls: self.listen_peer_urls.clone(),
-            listen_client_urls: self.listen_client_urls.clone(),
-            initial_advertise_peer_urls: self.initial_advertise_peer_urls.clone(),
-            advertise_client_urls: self.advertise_client_urls.clone(),
-            initial_cluster: self.initial_cluster.clone(),
-            initial_cluster_state: self.initial_cluster_state.clone(),
-            initial_cluster_token: self.initial_cluster_token.clone(),
-            fsync: !self.unsafe_no_fsync,
+/// `program` is what to call it in the usage.
+pub fn main(arguments: &Arguments, program: &str) -> ExitCode {
+    let words: Vec<String> = arguments.words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = match words::parse(&words) {
+        Ok(line) => line,
+        Err(error) => {
+            print(std::io::stderr(), &format!("{error}\n{}", help::usage(program)));
+            return ExitCode::from(2);
+        }
+    };
+    if line.help {
+        print(std::io::stdout(), &format!("{}{}", help::usage(program), help::flags()));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(word) = line.positional {
+        return refuse(&ConfigError(not_a_flag(&word)));
+    }
+    if line.values.bool("version") {
+        print(std::io::stdout(), &version());
+        return ExitCode::SUCCESS;
+    }
+    let mut notices = Vec::new();
+    let settings = settle(line.values, &mut notices).and_then(|settings| {
+        logging::etcd(&settings.logs).map_err(|error| ConfigError(format!("{error:#}")))?;
+        Ok(settings)
+    });
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            logging::etcd_default();
+            tell(&notices);
+            tracing::warn!(%error, "failed to verify flags");
+            return ExitCode::FAILURE;
+        }
+    };
+    tracing::info!(args = ?words, "Running: ");
+    tell(&notices);
+    match run(&settings) {
+        Ok(()) => signals::end_as_told(),
+        Err(error) => {
+            logging::fatal!(error = format!("{error:#}"), "cannot start the member");
+            ExitCode::FAILURE
         }
     }
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
-    logging::json(&arguments.log_level);
+fn run(settings: &StoreSettings) -> Result<()> {
     net::current_thread()?.block_on(async {
         let shutdown = signals::shutdown()?;
-        let running = Running::start(arguments).await?;
+        let running = Running::start(settings).await?;
         running.until(shutdown).await;
         Ok(())
     })
 }
 
-/// A member that serves its clients.
-pub struct Running {
-    pub member: Member,
-    serving: Vec<tokio::task::JoinHandle<()>>,
-    stop: CancellationToken,
+/// The settings of a command line, with this process' environment and file system.
+pub fn settle(values: Values, notices: &mut Vec<Notice>) -> Result<StoreSettings, ConfigError> {
+    let text = |word: OsString| word.to_string_lossy().into_owned();
+    let variables: Vec<(String, String)> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    config::settle(values, &variables, |path: &Path| std::fs::read_to_string(path), notices)
 }
 
-impl Running {
-    pub async fn start(arguments: &Arguments) -> Result<Self> {
-        let config = arguments.bootstrap().resolve(net::resolve)?;
-        let mut listeners = Vec::new();
-        for address in &config.client_listen {
-            listeners.push((*address, net::listen(*address).await?));
+/// Says what reading the settings had to say.
+pub fn tell(notices: &[Notice]) {
+    for notice in notices {
+        let fields: serde_json::Map<_, _> =
+            notice.fields.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+        let fields = serde_json::Value::Object(fields).to_string();
+        match notice.level {
+            Level::Info => tracing::info!(json = fields, "{}", notice.message),
+            Level::Warn => tracing::warn!(json = fields, "{}", notice.message),
         }
-        let (name, id, cluster) = (config.member.name.clone(), config.member.id, config.member.cluster_id);
-        let member = Member::start(config.member).await.with_context(|| format!("member {name}"))?;
-        tracing::info!(name, member_id = %id, cluster_id = %cluster, "started the member");
-        let stop = CancellationToken::new();
-        let router = edge::router(member.clone(), EdgeConfig::default());
-        let serving = listeners
-            .into_iter()
-            .map(|(address, listener)| {
-                tracing::info!(%address, "serving client traffic");
-                tokio::spawn(serve(listener, router.clone(), stop.clone()))
-            })
-            .collect();
-        announce(member.clone(), config.client_listen.clone());
-        Ok(Self { member, serving, stop })
-    }
-
-    /// Serves until told to stop, then hands leadership over, ends the connections and closes the log.
-    pub async fn until(self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
-        tracing::info!("stopping: handing leadership over and closing the log");
-        let leadership = *self.member.leadership().borrow();
-        if leadership.is_self
-            && let Err(error) = self.member.transfer_leadership(None).await
-        {
-            // A member alone has nobody to hand over to; the others elect a leader without it otherwise.
-            tracing::debug!(%error, "leadership was not handed over");
-        }
-        self.stop.cancel();
-        for serving in self.serving {
-            // A task that panicked has been logged; there is nothing left to wait for.
-            let _ = serving.await;
-        }
-        self.member.shutdown().await;
     }
 }
 
-/// Says that clients are served once this member is known to the cluster: etcd's tools wait for the line.
-fn announce(member: Member, addresses: Vec<SocketAddr>) {
-    tokio::spawn(async move {
-        let mut leadership = member.leadership();
-        let known = leadership.wait_for(|now| now.leader.is_some()).await.is_ok();
-        if known && member.read_barrier().await.is_ok() {
-            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-            tracing::info!(addresses = addresses.join(","), "ready to serve client requests");
-        }
-    });
+fn refuse(error: &ConfigError) -> ExitCode {
+    logging::etcd_default();
+    tracing::warn!(%error, "failed to verify flags");
+    ExitCode::FAILURE
+}
+
+fn not_a_flag(word: &str) -> String {
+    match word {
+        "gateway" | "grpc-proxy" => format!("{word:?} is not a valid flag: etcd's proxies are not a part of Kontiki"),
+        _ => format!("{word:?} is not a valid flag"),
+    }
+}
+
+/// etcd's four lines; tools read the first.
+fn version() -> String {
+    let system = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let sha = option_env!("KONTIKI_GIT_SHA").unwrap_or("Not provided");
+    format!(
+        "etcd Version: {ETCD_VERSION}\nGit SHA: {sha}\nGo Version: none (kontiki {}, Rust)\nGo OS/Arch: {}/{system}\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+    )
+}
+
+/// A reader that went away, as `head` does, is no failure.
+fn print(mut to: impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::command::{Command, Reply};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
+use crate::limits;
 use crate::state::Reader;
 
 mod barrier;
@@ -62,6 +63,30 @@ impl Default for Timing {
     }
 }
 
+/// How a member keeps its log, where an operator may have a say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// The log's directory, if not within the data directory.
+    pub log_dir: Option<PathBuf>,
+    /// Whether a member asks before an election if it could win.
+    pub pre_vote: bool,
+    /// Applied entries after which the state is flushed.
+    pub flush_entries: u64,
+    /// Entries kept in the log after a flush.
+    pub keep_entries: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            log_dir: None,
+            pre_vote: true,
+            flush_entries: limits::FLUSH_ENTRIES,
+            keep_entries: limits::LOG_KEEP_ENTRIES,
+        }
+    }
+}
+
 /// Everything a member must know to start.
 #[derive(Clone, Debug)]
 pub struct MemberConfig {
@@ -77,6 +102,7 @@ pub struct MemberConfig {
     pub timing: Timing,
     /// `false` trades durability for speed: only for tests and benchmarks.
     pub fsync: bool,
+    pub tuning: Tuning,
 }
 
 /// Why a member did not start.

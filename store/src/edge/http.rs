@@ -13,12 +13,12 @@ use super::{ETCD_VERSION, Edge, STORAGE_VERSION};
 use crate::error::StoreError;
 
 pub(super) fn routes(edge: Edge) -> Router {
-    Router::new()
-        .route("/version", get(version))
-        .route("/health", get(health))
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
-        .with_state(edge)
+    Router::new().route("/version", get(version)).with_state(edge.clone()).merge(probes(edge))
+}
+
+/// What a metrics port serves too.
+pub(super) fn probes(edge: Edge) -> Router {
+    Router::new().route("/health", get(health)).route("/livez", get(live)).route("/readyz", get(ready)).with_state(edge)
 }
 
 async fn version() -> Response {

@@ -28,7 +28,7 @@ impl Lease for Edge {
         if request.ttl > limits::LEASE_TTL_MAX_S {
             return Err(StoreError::LeaseTtlTooLarge.into());
         }
-        request.ttl = request.ttl.max(limits::LEASE_TTL_MIN_S);
+        request.ttl = request.ttl.max(self.config.lease_ttl_min_s);
         while request.id == 0 {
             // Clients print and compare it as a positive number.
             request.id = i64::try_from(SystemRandom.next_u64() >> 1).expect("63 bits fit");

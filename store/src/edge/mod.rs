@@ -9,6 +9,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod version;
 mod watch;
 
 use std::time::Duration;
@@ -26,10 +27,7 @@ use crate::error::StoreError;
 use crate::limits;
 use crate::member::Member;
 
-/// The etcd release whose behaviour is served; clients choose features by it (`Status.version`, `/version`).
-pub const ETCD_VERSION: &str = "3.6.14";
-/// The version of the stored data that goes with [`ETCD_VERSION`].
-pub const STORAGE_VERSION: &str = "3.6.0";
+pub use version::{ETCD_VERSION, STORAGE_VERSION};
 
 /// What an operator may set about the edge.
 #[derive(Clone, Debug)]
@@ -38,6 +36,8 @@ pub struct EdgeConfig {
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub progress_interval: Duration,
+    /// A shorter lease lasts this long.
+    pub lease_ttl_min_s: i64,
 }
 
 impl Default for EdgeConfig {
@@ -46,6 +46,7 @@ impl Default for EdgeConfig {
             max_request_bytes: limits::MAX_REQUEST_BYTES,
             max_txn_ops: limits::MAX_TXN_OPS,
             progress_interval: limits::WATCH_PROGRESS_INTERVAL,
+            lease_ttl_min_s: limits::LEASE_TTL_MIN_S,
         }
     }
 }
@@ -61,6 +62,16 @@ pub(crate) struct Edge {
 pub fn router(member: Member, config: EdgeConfig) -> axum::Router {
     let edge = Edge { member: member.clone(), config: config.clone() };
     http::routes(edge).merge(grpc(member, config).into_axum_router())
+}
+
+/// The HTTP endpoints alone: where clients have a port of their own for them.
+pub fn http_router(member: Member, config: EdgeConfig) -> axum::Router {
+    http::routes(Edge { member, config })
+}
+
+/// Metrics and health alone.
+pub fn metrics_router(member: Member, config: EdgeConfig) -> axum::Router {
+    http::probes(Edge { member, config })
 }
 
 /// The gRPC services alone: what a client in the same process talks to.

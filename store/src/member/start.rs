@@ -119,7 +119,7 @@ struct Recovered {
 async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
     let dir = config.data_dir.join("member");
     let options = WalOptions {
-        dir: dir.join("log"),
+        dir: config.tuning.log_dir.clone().unwrap_or_else(|| dir.join("log")),
         owner: Owner { cluster: config.cluster_id.0, member: config.id.0 },
         segment_bytes: limits::LOG_SEGMENT_BYTES,
         cache_bytes: limits::LOG_CACHE_BYTES,
@@ -170,7 +170,7 @@ fn settings(config: &MemberConfig) -> Result<openraft::Config, StartError> {
         heartbeat_interval: millis(timing.heartbeat),
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(config.tuning.pre_vote),
         // A restarted leader must not go on as one: its state may lack what it had committed.
         enable_leader_restore: Some(false),
         // Followers hear of an entry while the leader's own disk still writes it.
@@ -180,7 +180,7 @@ fn settings(config: &MemberConfig) -> Result<openraft::Config, StartError> {
         backoff: "10ms 20ms 40ms 80ms 160ms 200ms".to_owned(),
         max_payload_entries: limits::APPEND_ENTRIES_MAX,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: limits::LOG_KEEP_ENTRIES,
+        max_in_snapshot_log_to_keep: config.tuning.keep_entries,
         purge_batch_size: 1024,
         replication_lag_threshold: limits::LOG_KEEP_ENTRIES,
         ..Default::default()

@@ -9,11 +9,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::inner::Inner;
 use crate::command::Command;
 use crate::consensus::Storage;
-use crate::limits::{FLUSH_BYTES, FLUSH_ENTRIES, FLUSH_INTERVAL, LOG_KEEP_BYTES, UPKEEP_INTERVAL};
+use crate::limits::{FLUSH_BYTES, FLUSH_INTERVAL, LOG_KEEP_BYTES, UPKEEP_INTERVAL};
 
-/// Whether the state should be flushed now. `behind` counts entries applied since the last flush.
-fn flush_is_due(behind: u64, unflushed_bytes: u64, since_last: std::time::Duration) -> bool {
-    behind > 0 && (behind >= FLUSH_ENTRIES || unflushed_bytes >= FLUSH_BYTES || since_last >= FLUSH_INTERVAL)
+/// Whether the state should be flushed now. `behind` counts entries applied since the last flush, `most` bounds it.
+fn flush_is_due(behind: u64, most: u64, unflushed_bytes: u64, since_last: std::time::Duration) -> bool {
+    behind > 0 && (behind >= most || unflushed_bytes >= FLUSH_BYTES || since_last >= FLUSH_INTERVAL)
 }
 
 impl Inner {
@@ -29,7 +29,8 @@ impl Inner {
             }
             let flushed = self.raft.data_metrics().borrow_watched().snapshot.map_or(0, |id| id.index + 1);
             let behind = self.progress.borrow().next.saturating_sub(flushed);
-            if flush_is_due(behind, Storage::unflushed_bytes(&self.storage), last.elapsed()) {
+            let most = self.config.tuning.flush_entries;
+            if flush_is_due(behind, most, Storage::unflushed_bytes(&self.storage), last.elapsed()) {
                 last = Instant::now();
                 // A snapshot is a flush here. Fails only when Raft has stopped.
                 let _ = self.raft.trigger().snapshot().await;
@@ -83,13 +84,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::FLUSH_ENTRIES;
 
     #[test]
     fn a_flush_is_due_by_entries_bytes_or_time_but_never_for_nothing() {
-        assert!(!flush_is_due(0, u64::MAX, Duration::MAX));
-        assert!(!flush_is_due(1, 0, Duration::ZERO));
-        assert!(flush_is_due(FLUSH_ENTRIES, 0, Duration::ZERO));
-        assert!(flush_is_due(1, FLUSH_BYTES, Duration::ZERO));
-        assert!(flush_is_due(1, 0, FLUSH_INTERVAL));
+        let due = |behind, bytes, since| flush_is_due(behind, FLUSH_ENTRIES, bytes, since);
+        assert!(!due(0, u64::MAX, Duration::MAX));
+        assert!(!due(1, 0, Duration::ZERO));
+        assert!(due(FLUSH_ENTRIES, 0, Duration::ZERO));
+        assert!(due(1, FLUSH_BYTES, Duration::ZERO));
+        assert!(due(1, 0, FLUSH_INTERVAL));
     }
 }

@@ -1,0 +1,213 @@
+//! Which setting goes to which part of a member, and which go nowhere yet: the one place to extend when a part learns to
+//! obey another flag.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::ConfigError;
+use super::identity::{cluster_id, initial_peers, member_id};
+use super::listen::Listener;
+use super::settings::{ClusterState, RaftSettings, StoreSettings};
+use super::url::{Address, strings};
+use crate::edge::EdgeConfig;
+use crate::ids::MemberId;
+use crate::io::serve::ServeOptions;
+use crate::limits;
+use crate::member::{MemberConfig, Peer, Timing, Tuning};
+
+/// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
+/// setting is wired below.
+const PENDING: &[&str] = &[
+    "auth-token",
+    "auth-token-ttl",
+    "auto-compaction-mode",
+    "auto-compaction-retention",
+    "bcrypt-cost",
+    "compact-hash-check-time",
+    "compaction-batch-limit",
+    "compaction-sleep-interval",
+    "corrupt-check-time",
+    "cors",
+    "enable-grpc-gateway",
+    "feature-gates",
+    "grpc-keepalive-min-time",
+    "host-whitelist",
+    "max-learners",
+    "metrics",
+    "quota-backend-bytes",
+    "strict-reconfig-check",
+    "warning-apply-duration",
+    "warning-unary-request-duration",
+];
+
+/// The given flags that nothing obeys.
+#[must_use]
+pub fn pending(given: &BTreeSet<&'static str>) -> Vec<&'static str> {
+    PENDING.iter().copied().filter(|name| given.contains(name)).collect()
+}
+
+/// What must not be ignored and cannot be done yet. `initialised`: the data directory has a member.
+///
+/// # Errors
+/// A sentence about it.
+pub fn refuse_unsupported(settings: &StoreSettings, initialised: bool) -> Result<(), ConfigError> {
+    let all = settings.client_listeners.iter().chain(&settings.metrics_listeners);
+    if let Some(listener) = all.into_iter().find(|listener| listener.tls) {
+        return Err(ConfigError(format!("{}: TLS is not supported yet; use http://", listener.address)));
+    }
+    if let Some(url) = settings.peer_listen_urls.iter().find(|url| url.scheme().is_secure()) {
+        return Err(ConfigError(format!("--listen-peer-urls: {url}: TLS is not supported yet; use http://")));
+    }
+    if settings.cluster.state == ClusterState::Existing && !initialised {
+        let reason = "--initial-cluster-state: joining an existing cluster is not supported yet";
+        return Err(ConfigError(reason.into()));
+    }
+    if settings.cluster.force_new_cluster {
+        return Err(ConfigError("--force-new-cluster is not supported yet".into()));
+    }
+    Ok(())
+}
+
+/// A member that can be started, and how it is served.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    pub member: MemberConfig,
+    pub edge: EdgeConfig,
+    pub serve: ServeOptions,
+    pub listeners: Vec<Listener>,
+}
+
+impl StoreConfig {
+    /// # Errors
+    /// When the initial cluster does not fit this member.
+    pub fn new(settings: &StoreSettings) -> Result<Self, ConfigError> {
+        let listeners = settings.client_listeners.iter().chain(&settings.metrics_listeners).cloned().collect();
+        Ok(Self { member: member(settings)?, edge: edge(settings), serve: serve(settings), listeners })
+    }
+}
+
+fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
+    let token = &settings.cluster.token;
+    let peers = initial_peers(&settings.name, &settings.advertise_peer_urls, &settings.cluster.initial_cluster)?;
+    let own = peers.iter().find(|peer| peer.name == settings.name);
+    let id = member_id(own.map_or(&[], |own| own.peer_urls.as_slice()), token);
+    let peers: BTreeMap<MemberId, Peer> =
+        peers.into_iter().map(|peer| (member_id(&peer.peer_urls, token), peer)).collect();
+    let listen = |url: &super::url::Url| match url.bind() {
+        Ok(Address::Tcp(address)) => Ok(address),
+        Ok(Address::Unix(path)) => Err(ConfigError(format!("members do not listen on {}", path.display()))),
+        Err(error) => Err(ConfigError(error)),
+    };
+    Ok(MemberConfig {
+        id,
+        cluster_id: cluster_id(peers.keys().copied()),
+        name: settings.name.clone(),
+        data_dir: settings.data_dir.clone(),
+        peers,
+        peer_listen: settings.peer_listen_urls.iter().map(listen).collect::<Result<_, _>>()?,
+        client_urls: strings(&settings.advertise_client_urls),
+        timing: timing(&settings.raft),
+        fsync: settings.fsync,
+        tuning: tuning(settings),
+    })
+}
+
+fn tuning(settings: &StoreSettings) -> Tuning {
+    let defaults = Tuning::default();
+    // etcd's defaults suit its own log and snapshots; where nobody asked for other figures, Kontiki's hold.
+    let given = |flag: &str, value: u64, default: u64| if settings.given.contains(flag) { value } else { default };
+    Tuning {
+        log_dir: settings.wal_dir.clone(),
+        pre_vote: settings.raft.pre_vote,
+        flush_entries: given("snapshot-count", settings.raft.snapshot_count, defaults.flush_entries).max(1),
+        keep_entries: given("snapshot-catchup-entries", settings.raft.snapshot_catchup_entries, defaults.keep_entries),
+    }
+}
+
+fn edge(settings: &StoreSettings) -> EdgeConfig {
+    EdgeConfig {
+        max_request_bytes: settings.requests.request_bytes_max,
+        max_txn_ops: settings.requests.txn_ops_max,
+        progress_interval: settings.requests.watch_progress_notify_interval,
+        lease_ttl_min_s: lease_ttl_min_s(&settings.raft),
+    }
+}
+
+fn serve(settings: &StoreSettings) -> ServeOptions {
+    let interval = match settings.given.contains("grpc-keepalive-interval") {
+        true => settings.keep_alive.interval,
+        false => limits::KEEP_ALIVE_INTERVAL,
+    };
+    let timeout = settings.keep_alive.timeout;
+    ServeOptions {
+        keep_alive: (!interval.is_zero() && !timeout.is_zero()).then_some((interval, timeout)),
+        concurrent_streams_max: settings.requests.concurrent_streams_max,
+        http2_only: false,
+    }
+}
+
+/// etcd's election timeout E makes a follower campaign after a random time between E and 2E of silence. Here it is the
+/// leader's lease (`election_max`) and then a random time between `election_min` and `election_max`: three and one quarters
+/// of E make that E to 1.5 E.
+fn timing(raft: &RaftSettings) -> Timing {
+    if !raft.times_given {
+        return Timing::default();
+    }
+    let (heartbeat, election) = (raft.heartbeat_ms, raft.election_ms);
+    let min = (election / 4).max(heartbeat + 1);
+    let max = (election - election / 4).max(min + 1);
+    let millis = Duration::from_millis;
+    Timing { heartbeat: millis(heartbeat), election_min: millis(min), election_max: millis(max) }
+}
+
+/// The shortest lease: one and a half elections in whole seconds, counted in etcd's ticks; 2 s at its defaults.
+fn lease_ttl_min_s(raft: &RaftSettings) -> i64 {
+    let ticks = raft.election_ms / raft.heartbeat_ms;
+    let millis = (3 * ticks / 2) * raft.heartbeat_ms;
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::flags::{self, Class};
+
+    fn raft(heartbeat_ms: u64, election_ms: u64) -> RaftSettings {
+        RaftSettings {
+            heartbeat_ms,
+            election_ms,
+            times_given: true,
+            initial_election_tick_advance: true,
+            pre_vote: true,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5000,
+        }
+    }
+
+    #[test]
+    fn a_dead_leader_is_noticed_between_one_and_two_election_timeouts() {
+        for (heartbeat, election) in [(100, 1000), (29, 271), (101, 521), (10, 50), (1, 5), (5000, 50_000)] {
+            let timing = timing(&raft(heartbeat, election));
+            let (earliest, latest) = (timing.election_max + timing.election_min, 2 * timing.election_max);
+            let election_timeout = Duration::from_millis(election);
+            assert!(earliest >= election_timeout, "{heartbeat}/{election}: {timing:?}");
+            assert!(latest <= 2 * election_timeout, "{heartbeat}/{election}: {timing:?}");
+            assert!(timing.heartbeat < timing.election_min && timing.election_min < timing.election_max);
+        }
+        assert_eq!(timing(&RaftSettings { times_given: false, ..raft(100, 1000) }), Timing::default());
+    }
+
+    #[test]
+    fn the_shortest_lease_is_etcds() {
+        for (heartbeat, election, seconds) in [(100, 1000, 2), (29, 271, 1), (101, 521, 1), (500, 5000, 8)] {
+            assert_eq!(lease_ttl_min_s(&raft(heartbeat, election)), seconds, "{heartbeat}/{election}");
+        }
+    }
+
+    #[test]
+    fn what_is_pending_is_a_served_flag() {
+        for name in PENDING {
+            assert_eq!(flags::find(name).map(|flag| flag.class), Some(Class::Served), "{name}");
+        }
+    }
+}
