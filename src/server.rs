@@ -37,6 +37,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let stop_store = CancellationToken::new();
         let (member, store_thread) = start_store(arguments.store.clone(), stop_store.clone()).await?;
         let storage = Storage::new(edge::grpc(member.clone(), EdgeConfig::default()));
+        let (leaving, shutdown_too) = (member.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            // Without its member there is nothing to serve from.
+            leaving.removed().await;
+            shutdown_too.cancel();
+        });
         let served = arguments.control.serve(&data_dir, storage, leads(&member), shutdown).await;
         stop_store.cancel();
         tokio::task::spawn_blocking(move || store_thread.join())

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// All members at the first start: name=url,name=url [default: this member alone].
     #[arg(long, env = "ETCD_INITIAL_CLUSTER", default_value = "")]
     pub initial_cluster: String,
-    /// Whether the cluster is new; joining an existing one is not supported yet.
+    /// "new" for the first start of all members; "existing" for one that was added to a cluster that runs.
     #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", default_value = "new")]
     pub initial_cluster_state: String,
     /// Keeps clusters apart that would otherwise look the same.
@@ -111,7 +111,10 @@ impl Running {
 
     /// Serves until told to stop, then hands leadership over, ends the connections and closes the log.
     pub async fn until(self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.member.removed() => {}
+        }
         tracing::info!("stopping: handing leadership over and closing the log");
         let leadership = *self.member.leadership().borrow();
         if leadership.is_self

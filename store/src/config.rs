@@ -13,6 +13,7 @@ use sha1::{Digest, Sha1};
 
 use crate::ids::{ClusterId, MemberId};
 use crate::member::{MemberConfig, Peer, Timing};
+use crate::membership::MembershipOptions;
 
 /// etcd's flags as strings; the field names are the flag names.
 #[derive(Clone, Debug)]
@@ -111,11 +112,7 @@ impl Bootstrap {
         resolve: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>>,
     ) -> Result<StoreConfig, ConfigError> {
         match self.initial_cluster_state.as_str() {
-            "new" => {}
-            "existing" => {
-                let reason = "joining an existing cluster is not supported yet".to_owned();
-                return Err(ConfigError { flag: "initial-cluster-state", reason });
-            }
+            "new" | "existing" => {}
             other => {
                 let reason = format!("{other:?} is neither \"new\" nor \"existing\"");
                 return Err(ConfigError { flag: "initial-cluster-state", reason });
@@ -137,6 +134,8 @@ impl Bootstrap {
             client_urls: strings(&client_urls),
             timing: Timing::default(),
             fsync: self.fsync,
+            existing: self.initial_cluster_state == "existing",
+            membership: MembershipOptions::default(),
         };
         let client_listen = addresses("listen-client-urls", &self.listen_client_urls, &resolve)?;
         Ok(StoreConfig { member, client_listen })
