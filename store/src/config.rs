@@ -135,6 +135,7 @@ impl Bootstrap {
             timing: Timing::default(),
             fsync: self.fsync,
             existing: self.initial_cluster_state == "existing",
+            force_new_cluster: false,
             membership: MembershipOptions::default(),
         };
         let client_listen = addresses("listen-client-urls", &self.listen_client_urls, &resolve)?;

@@ -32,6 +32,7 @@ mod leave;
 #[cfg(test)]
 mod membership_tests;
 mod propose;
+mod rebuild;
 mod reconfigure;
 mod service;
 mod start;
@@ -86,6 +87,8 @@ pub struct MemberConfig {
     pub fsync: bool,
     /// Join a cluster that runs, instead of making one with `peers`: etcd's `initial-cluster-state`.
     pub existing: bool,
+    /// Make the data of this member a cluster of it alone: for when the majority is lost for good.
+    pub force_new_cluster: bool,
     pub membership: MembershipOptions,
 }
 
@@ -210,7 +213,7 @@ impl Member {
     /// Whether this member is a learner, which serves next to nothing.
     #[must_use]
     pub fn is_learner(&self) -> bool {
-        self.inner.reader.members().is_learner(self.inner.config.id)
+        self.inner.is_learner()
     }
 
     /// Adds a member that is not started yet; its id is chosen here. A voter gets its vote once it holds the log.

@@ -46,7 +46,7 @@ pub enum Kind {
     ReadIndex,
     KeepAlive,
     TimeToLive,
-    /// Whether the caller has been a member before.
+    /// Whether the caller has been a member before, or was removed.
     IsKnown,
     /// Who the members are; the only question that a visitor may ask.
     Roster,

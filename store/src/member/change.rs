@@ -24,8 +24,14 @@ impl Inner {
     /// `peer_urls` are checked and sorted.
     pub(super) async fn add_member(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<pb::Member, StoreError> {
         self.may_change(if is_learner { Wish::AddLearner } else { Wish::Add }).await?;
-        // etcd's rule: without the cluster's token, with the time, so that an id is never used twice.
-        let id = member_id(&peer_urls, &unix_seconds().to_string());
+        // etcd's rule: without the cluster's token, with the time, so that an id is never used twice. Within one second
+        // it would be.
+        let mut seconds = unix_seconds();
+        let mut id = member_id(&peer_urls, &seconds.to_string());
+        while self.reader.members().is_removed(id) {
+            seconds += 1;
+            id = member_id(&peer_urls, &seconds.to_string());
+        }
         let member = pb::Member { id: id.0, peer_ur_ls: peer_urls, is_learner, ..pb::Member::default() };
         let max_learners = self.config.membership.max_learners;
         self.propose(&Command::MemberAdd(AddMember { member: member.clone(), max_learners })).await?;

@@ -72,6 +72,10 @@ impl Inner {
         Instant::now() + REQUEST_TIMEOUT + 2 * self.config.timing.election_max
     }
 
+    pub(super) fn is_learner(&self) -> bool {
+        self.reader.members().is_learner(self.config.id)
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }

@@ -60,7 +60,8 @@ async fn roster(config: &MemberConfig, network: &dyn Network) -> Result<Roster, 
     loop {
         let mut reason = "--initial-cluster names no other member".to_owned();
         for url in &urls {
-            let answer = visit(network, url, Kind::Roster, 4 * IS_KNOWN_TIMEOUT).await.map_err(|error| error.to_string());
+            let answer =
+                visit(network, url, Kind::Roster, 4 * IS_KNOWN_TIMEOUT).await.map_err(|error| error.to_string());
             match answer.and_then(|answer| codec::decode(&answer).map_err(|error| error.to_string())) {
                 Ok(roster) => return Ok(roster),
                 Err(error) => reason = format!("{url}: {error}"),

@@ -203,9 +203,11 @@ fn a_member_that_was_away_when_it_was_removed_hears_of_it_later() {
             cluster.stop_member(id).await;
             within(cluster.any().remove_member(id)).await.unwrap();
         }
-        let gone = |id| move |member: &Member| {
-            let membership = member.inner.raft.server_metrics().borrow_watched().membership_config.clone();
-            membership.membership().get_node(&id).is_none()
+        let gone = |id| {
+            move |member: &Member| {
+                let membership = member.inner.raft.server_metrics().borrow_watched().membership_config.clone();
+                membership.membership().get_node(&id).is_none()
+            }
         };
         for member in cluster.members.values() {
             eventually("both are dismissed", || gone(voter)(member) && gone(learner)(member)).await;
@@ -268,7 +270,7 @@ fn a_learner_follows_and_votes_once_it_is_promoted() {
         let id = cluster.add(&url, true).await;
         let leader = cluster.members[&MemberId(1)].clone();
         assert_eq!(leader.add_member(&[new_url()], true).await, Err(StoreError::TooManyLearners));
-        assert_eq!(leader.add_member(&[url.clone()], false).await, Err(StoreError::PeerUrlExists));
+        assert_eq!(leader.add_member(&[new_url(), url.clone()], false).await, Err(StoreError::PeerUrlExists));
         assert_eq!(leader.promote_member(id).await, Err(StoreError::LearnerNotReady));
         assert_eq!(leader.promote_member(MemberId(1)).await, Err(StoreError::MemberNotLearner));
         assert_eq!(leader.promote_member(MemberId(77)).await, Err(StoreError::MemberNotFound));
@@ -317,7 +319,7 @@ fn a_member_moves_to_another_address() {
 fn strict_checks_refuse_what_endangers_the_quorum() {
     run(async {
         let mut cluster = Cluster::start(3).await;
-        within(cluster.any().propose(put("k", "v"))).await.unwrap();
+        eventually("names", || cluster.any().members().iter().all(|member| !member.name.is_empty())).await;
         for member in cluster.members.values() {
             // They have not been together for five seconds.
             let answer = within(member.add_member(&[new_url()], false)).await;
@@ -359,6 +361,37 @@ fn a_change_outlives_the_leader_that_began_it() {
         cluster.start_member(leader).await;
         within(cluster.members[&leader].read_barrier()).await.unwrap();
         load.verify(cluster.members.values()).await;
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn one_of_three_becomes_a_cluster_of_its_own_when_forced() {
+    run(async {
+        let mut cluster = Cluster::lax(3).await;
+        for number in 0..20 {
+            within(cluster.any().propose(put(&format!("k{number}"), "v"))).await.unwrap();
+        }
+        let survivor = MemberId(2);
+        within(cluster.members[&survivor].read_barrier()).await.unwrap();
+        for id in [MemberId(1), MemberId(3), survivor] {
+            cluster.stop_member(id).await;
+        }
+        let forced = MemberConfig { force_new_cluster: true, ..cluster.config(survivor) };
+        cluster.members.insert(survivor, Member::start(forced).await.unwrap());
+        let member = cluster.members[&survivor].clone();
+        within(member.propose(put("after", "v"))).await.unwrap();
+        assert_eq!(get(&member, "k19").as_deref(), Some("v"));
+        eventually("the others are forgotten", || member.members().len() == 1).await;
+        assert_eq!((voters(&member), member.members()[0].id), (vec![survivor], survivor.0));
+        // It can grow again, and the others cannot come back.
+        let url = new_url();
+        let id = cluster.add(&url, false).await;
+        assert_eq!(cluster.join(&url).await, id);
+        cluster.await_voter(id).await;
+        let back = Member::start(cluster.config(MemberId(1))).await.unwrap();
+        within(back.removed()).await;
+        back.shutdown().await;
         cluster.stop_all().await;
     });
 }

@@ -14,9 +14,7 @@ use super::Leadership;
 use super::inner::Inner;
 use crate::consensus::types::{Address, LogId, Membership};
 use crate::ids::MemberId;
-use crate::limits::{
-    ACTIVITY_INTERVAL, DISMISS_GRACE, PROMOTE_LAG_ENTRIES, RECONFIGURE_INTERVAL, RECONFIGURE_TIMEOUT,
-};
+use crate::limits::{ACTIVITY_INTERVAL, DISMISS_GRACE, PROMOTE_LAG_ENTRIES, RECONFIGURE_INTERVAL, RECONFIGURE_TIMEOUT};
 use crate::membership::activity::Activity;
 use crate::membership::plan::{self, Configuration, Replication, Step};
 use crate::membership::strict::Health;
@@ -115,6 +113,7 @@ impl Inner {
         let mut leadership = self.leadership.clone();
         let mut table = self.reader.members_version();
         let mut caught_up: Option<Leadership> = None;
+        let mut forced = self.config.force_new_cluster;
         loop {
             let now = *leadership.borrow_and_update();
             table.borrow_and_update();
@@ -131,7 +130,9 @@ impl Inner {
             if caught_up != Some(now) && self.read_barrier().await.is_ok() {
                 caught_up = Some(now);
             }
-            if caught_up == Some(now) && self.reconfigure().await {
+            if caught_up == Some(now) && forced {
+                forced = self.forget_others().await.is_err();
+            } else if caught_up == Some(now) && self.reconfigure().await {
                 pause = RECONFIGURE_INTERVAL;
             }
             tokio::select! {

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
+use serde::{Deserialize, Serialize};
 
 use super::barrier::encode_index;
 use super::inner::Inner;
@@ -22,6 +23,14 @@ use crate::limits;
 use crate::membership::join::{Listed, Roster};
 
 type Answer = Result<Bytes, String>;
+
+/// What another member remembers of one that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    Unknown,
+    Joined,
+    Removed,
+}
 
 /// The receiving end of peer calls; holds the member weakly, because the member's tasks hold this.
 pub(super) struct PeerService(pub(super) Weak<Inner>);
@@ -97,7 +106,7 @@ impl Inner {
             },
             Kind::KeepAlive => Ok(encode_ttl(self.leases.renew(lease(&body)?))),
             Kind::TimeToLive => Ok(encode_times(self.leases.remaining(lease(&body)?))),
-            Kind::IsKnown => Ok(encoded(&self.was_there(from))),
+            Kind::IsKnown => Ok(encoded(&self.standing(from))),
             Kind::Roster => Ok(encoded(&self.roster().await)),
             Kind::MayChange => self.judge_change(&body),
         }
@@ -116,8 +125,14 @@ impl Inner {
         Roster { cluster: self.config.cluster_id, members: members.collect() }
     }
 
-    fn was_there(&self, member: MemberId) -> bool {
-        self.reader.member_attributes(member).is_some() || self.reader.members().is_removed(member)
+    fn standing(&self, member: MemberId) -> Standing {
+        if self.reader.members().is_removed(member) {
+            Standing::Removed
+        } else if self.reader.member_attributes(member).is_some() {
+            Standing::Joined
+        } else {
+            Standing::Unknown
+        }
     }
 
     fn is_in_raft(&self, member: MemberId) -> bool {

@@ -23,7 +23,8 @@ use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
 use super::join::{Beginning, identify};
 use super::leases::Leases;
-use super::service::PeerService;
+use super::rebuild::take_over;
+use super::service::{PeerService, Standing};
 use super::{Leadership, MemberConfig, StartError};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
@@ -56,6 +57,9 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let storage = StateMachine::storage(&state);
     let log = wal.reader();
     let pristine = log.bounds().1.is_none() && log.vote().is_empty();
+    if config.force_new_cluster && !pristine {
+        take_over(&wal, state.applied(), &config).await.map_err(|error| data(&config.data_dir, &error))?;
+    }
     if pristine && beginning == Beginning::Initialise {
         refuse_amnesia(&config, &clients).await?;
     }
@@ -153,14 +157,14 @@ async fn refuse_amnesia(config: &MemberConfig, clients: &Clients) -> Result<(), 
         let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Control);
         async move {
             let answer = client.call(Kind::IsKnown, Bytes::new(), limits::IS_KNOWN_TIMEOUT).await;
-            answer.is_ok_and(|answer| codec::decode::<bool>(&answer).unwrap_or(false))
+            answer.map_or(Standing::Unknown, |answer| codec::decode(&answer).unwrap_or(Standing::Unknown))
         }
     });
-    let known = futures::future::join_all(others).await.contains(&true);
-    if clients.removed().is_cancelled() {
+    let standings = futures::future::join_all(others).await;
+    if standings.contains(&Standing::Removed) || clients.removed().is_cancelled() {
         return Err(StartError::Removed(config.id));
     }
-    match known {
+    match standings.contains(&Standing::Joined) {
         true => Err(StartError::Config(format!(
             "member {} has already been bootstrapped, but its data directory is empty: remove it from the cluster and \
              add it again as a new member",

@@ -63,7 +63,13 @@ impl Cluster {
             (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
         });
         let peers = peers.collect();
-        Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new(), timing: TIMING, membership: MembershipOptions::default() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            peers,
+            members: BTreeMap::new(),
+            timing: TIMING,
+            membership: MembershipOptions::default(),
+        }
     }
 
     pub(super) fn config(&self, id: MemberId) -> MemberConfig {
@@ -80,6 +86,7 @@ impl Cluster {
             timing: self.timing,
             fsync: true,
             existing: false,
+            force_new_cluster: false,
             membership: self.membership,
         }
     }

@@ -134,9 +134,9 @@ impl MemberTable {
     }
 
     fn check_urls(&self, id: MemberId, peer_urls: &[String]) -> Result<(), StoreError> {
-        let taken = self.iter().any(|(other, member)| {
-            other != id && member.peer_ur_ls.iter().any(|url| peer_urls.contains(url))
-        });
+        let taken = self
+            .iter()
+            .any(|(other, member)| other != id && member.peer_ur_ls.iter().any(|url| peer_urls.contains(url)));
         match taken {
             true => Err(StoreError::PeerUrlExists),
             false => Ok(()),
