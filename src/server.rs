@@ -45,6 +45,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let edge_config = StoreConfig::new(&settings)?.edge;
         let (member, store_thread) = start_store(settings, stop_store.clone()).await?;
         let storage = Storage::new(edge::grpc(member.clone(), edge_config));
+        let (leaving, shutdown_too) = (member.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            // Without its member there is nothing to serve from.
+            leaving.removed().await;
+            shutdown_too.cancel();
+        });
         let served = arguments.control.serve(&data_dir, storage, leads(&member), shutdown).await;
         stop_store.cancel();
         tokio::task::spawn_blocking(move || store_thread.join())

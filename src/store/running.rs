@@ -28,7 +28,7 @@ impl Running {
     pub async fn start(settings: &StoreSettings) -> Result<Self> {
         let config = StoreConfig::new(settings)?;
         let initialised = data_dir::prepare(&settings.data_dir, settings.wal_dir.as_deref())?;
-        refuse_unsupported(settings, initialised)?;
+        refuse_unsupported(settings)?;
         let fields = serde_json::Value::Object(dump::fields(settings, &config.member, initialised));
         tracing::info!(json = fields.to_string(), "starting an etcd server");
         let mut sockets = Vec::new();
@@ -61,9 +61,13 @@ impl Running {
         Ok(Self { member, name, serving, stop })
     }
 
-    /// Serves until told to stop, then hands leadership over, ends the connections and closes the log.
+    /// Serves until told to stop, or until this member was removed from its cluster; then hands leadership over, ends the
+    /// connections and closes the log.
     pub async fn until(self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.member.removed() => {}
+        }
         tracing::info!(name = self.name, "closing etcd server");
         let leadership = *self.member.leadership().borrow();
         if leadership.is_self

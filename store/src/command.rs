@@ -22,6 +22,31 @@ pub enum Command {
     LeaseRevoke(pb::LeaseRevokeRequest),
     /// A member announces its name and client URLs (`peerURLs` come from the membership itself).
     PublishMember(pb::Member),
+    MemberAdd(AddMember),
+    MemberRemove(pb::MemberRemoveRequest),
+    MemberChange(ChangeMember),
+}
+
+/// A new member: its id and URLs are chosen before the proposal.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddMember {
+    #[prost(message, required, tag = "1")]
+    pub member: pb::Member,
+    /// The proposer's limit.
+    #[prost(uint32, tag = "2")]
+    pub max_learners: u32,
+}
+
+/// Other peer URLs for a member, or a vote for a learner.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ChangeMember {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: Vec<String>,
+    /// The URLs are left alone then.
+    #[prost(bool, tag = "3")]
+    pub promote: bool,
 }
 
 /// The answer of applying a [`Command`]; headers are filled by the edge, except `revision`, which is set here.
@@ -36,6 +61,7 @@ pub enum Response {
     LeaseGrant(pb::LeaseGrantResponse),
     LeaseRevoke(pb::LeaseRevokeResponse),
     PublishMember,
+    MemberChanged,
 }
 
 /// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
@@ -56,6 +82,9 @@ const COMPACT: u8 = 4;
 const LEASE_GRANT: u8 = 5;
 const LEASE_REVOKE: u8 = 6;
 const PUBLISH_MEMBER: u8 = 7;
+const MEMBER_ADD: u8 = 9;
+const MEMBER_REMOVE: u8 = 10;
+const MEMBER_CHANGE: u8 = 11;
 
 impl Command {
     /// Kind byte and protobuf body, in one buffer.
@@ -69,6 +98,9 @@ impl Command {
             Self::LeaseGrant(body) => encode(LEASE_GRANT, body),
             Self::LeaseRevoke(body) => encode(LEASE_REVOKE, body),
             Self::PublishMember(body) => encode(PUBLISH_MEMBER, body),
+            Self::MemberAdd(body) => encode(MEMBER_ADD, body),
+            Self::MemberRemove(body) => encode(MEMBER_REMOVE, body),
+            Self::MemberChange(body) => encode(MEMBER_CHANGE, body),
         }
     }
 
@@ -89,6 +121,9 @@ impl Command {
             LEASE_GRANT => Self::LeaseGrant(pb::LeaseGrantRequest::decode(bytes)?),
             LEASE_REVOKE => Self::LeaseRevoke(pb::LeaseRevokeRequest::decode(bytes)?),
             PUBLISH_MEMBER => Self::PublishMember(pb::Member::decode(bytes)?),
+            MEMBER_ADD => Self::MemberAdd(AddMember::decode(bytes)?),
+            MEMBER_REMOVE => Self::MemberRemove(pb::MemberRemoveRequest::decode(bytes)?),
+            MEMBER_CHANGE => Self::MemberChange(ChangeMember::decode(bytes)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 
+use self::types::Membership;
 use crate::command::{Command, Reply};
 use crate::state::{self, Applied, State};
 
@@ -27,6 +28,8 @@ pub trait StateMachine: Send + 'static {
     fn applied(&self) -> &Applied;
     /// Deterministic; visible to later applies at once, to readers after `commit`.
     fn apply(&mut self, command: &Command) -> Reply;
+    /// Raft's configuration names these; new ones are members of the initial cluster.
+    fn adopt_members(&mut self, _members: &Membership) {}
     fn commit(&mut self, applied: Applied);
     fn storage(&self) -> Self::Storage;
     /// Replaces everything by the checkpoint in `dir`, which is moved into place.
@@ -51,6 +54,10 @@ impl StateMachine for State {
 
     fn apply(&mut self, command: &Command) -> Reply {
         State::apply(self, command)
+    }
+
+    fn adopt_members(&mut self, members: &Membership) {
+        State::adopt_members(self, members.nodes().map(|(id, address)| (*id, &address.peer_urls[..])));
     }
 
     fn commit(&mut self, applied: Applied) {

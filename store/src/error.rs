@@ -52,6 +52,25 @@ pub enum StoreError {
     BadLeaderTransferee,
     #[error("etcdserver: member not found")]
     MemberNotFound,
+    #[error("etcdserver: given member URLs are invalid")]
+    MemberUrlsInvalid,
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
+    /// etcd's code for it on the wire is Unknown; its clients match the text.
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStartedMembers,
+    #[error("etcdserver: unhealthy cluster")]
+    UnhealthyCluster,
+    #[error("etcdserver: can only promote a learner member")]
+    MemberNotLearner,
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    #[error("etcdserver: rpc not supported for learner")]
+    NotSupportedForLearner,
     #[error("etcdserver: corrupt cluster")]
     Corrupt,
     #[error("not a primary lessor")]
@@ -70,11 +89,22 @@ impl StoreError {
             | Self::TooManyOps
             | Self::DuplicateKey
             | Self::InvalidSortOption
-            | Self::RequestTooLarge => Code::InvalidArgument,
+            | Self::RequestTooLarge
+            | Self::MemberUrlsInvalid => Code::InvalidArgument,
             Self::Compacted | Self::FutureRevision | Self::LeaseTtlTooLarge => Code::OutOfRange,
             Self::NoSpace | Self::TooManyRequests => Code::ResourceExhausted,
             Self::LeaseNotFound | Self::MemberNotFound => Code::NotFound,
-            Self::LeaseExists | Self::NotLeader | Self::BadLeaderTransferee => Code::FailedPrecondition,
+            Self::LeaseExists
+            | Self::NotLeader
+            | Self::BadLeaderTransferee
+            | Self::PeerUrlExists
+            | Self::MemberExists
+            | Self::TooManyLearners
+            | Self::NotEnoughStartedMembers
+            | Self::MemberNotLearner
+            | Self::LearnerNotReady
+            | Self::NotSupportedForLearner => Code::FailedPrecondition,
+            Self::UnhealthyCluster => Code::Unavailable,
             Self::NoLeader | Self::LeaderChanged | Self::Stopped | Self::Timeout | Self::TimeoutLeaderFailure => {
                 Code::Unavailable
             }

@@ -111,6 +111,30 @@ pub const APPEND_ENTRIES_MAX: u64 = 4096;
 pub const PROPOSALS_MAX: usize = 16_384;
 /// A member that starts empty asks the others for this long whether it was there before.
 pub const IS_KNOWN_TIMEOUT: Duration = Duration::from_millis(500);
+/// Learners of a cluster; more are refused: `etcdserver: too many learner members in cluster`. etcd's default.
+pub const MAX_LEARNERS: u32 = 1;
+/// A member that the leader has not heard for this long is not active.
+pub const MEMBER_SILENT: Duration = Duration::from_secs(1);
+/// A member that has been active for this long is relied on by the checks of a membership change. etcd's interval.
+pub const MEMBER_STABLE: Duration = Duration::from_secs(5);
+/// A member that lacks fewer entries than this may vote: it holds the rest within a fraction of a second.
+pub const PROMOTE_LAG_ENTRIES: u64 = 1000;
+/// How often the leader looks whether Raft's configuration can move closer to the table of members.
+pub const RECONFIGURE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it looks who is there while there is nothing to change.
+pub const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
+/// One step of Raft's configuration; after it the leader looks again at what is.
+pub const RECONFIGURE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a removed member is still replicated to, so that it hears of its removal.
+pub const DISMISS_GRACE: Duration = Duration::from_secs(2);
+/// Between a member's hearing that it was removed and its end: answers on their way leave.
+pub const LEAVE_PAUSE: Duration = Duration::from_millis(500);
+/// How often a member without a leader, or one that is removed, asks the others whether it still belongs to them.
+pub const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a new member looks for somebody who describes the cluster to it.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two rounds of that.
+pub const JOIN_PAUSE: Duration = Duration::from_millis(200);
 /// A larger request is refused: `etcdserver: request is too large`. etcd's default.
 pub const MAX_REQUEST_BYTES: usize = 1_572_864;
 /// What a message may be larger than its request: framing and field headers.

@@ -18,15 +18,23 @@ use crate::command::{Command, Reply};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 use crate::limits;
+use crate::membership::{self, MembershipOptions};
 use crate::state::Reader;
 
 mod barrier;
+mod change;
 #[cfg(test)]
 mod crash_tests;
 mod failover;
 mod inner;
+mod join;
 mod leases;
+mod leave;
+#[cfg(test)]
+mod membership_tests;
 mod propose;
+mod rebuild;
+mod reconfigure;
 mod service;
 mod start;
 mod stop;
@@ -103,6 +111,11 @@ pub struct MemberConfig {
     /// `false` trades durability for speed: only for tests and benchmarks.
     pub fsync: bool,
     pub tuning: Tuning,
+    /// Join a cluster that runs, instead of making one with `peers`: etcd's `initial-cluster-state`.
+    pub existing: bool,
+    /// Make the data of this member a cluster of it alone: for when the majority is lost for good.
+    pub force_new_cluster: bool,
+    pub membership: MembershipOptions,
 }
 
 /// Why a member did not start.
@@ -116,6 +129,8 @@ pub enum StartError {
     Data { dir: PathBuf, reason: String },
     #[error("raft: {0}")]
     Raft(String),
+    #[error("member {0}: the member has been permanently removed from the cluster")]
+    Removed(MemberId),
 }
 
 /// Who leads, as this member knows it.
@@ -204,8 +219,6 @@ impl Member {
         let metrics = inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: Option<u64>| LogIndex(id.unwrap_or(0));
-        let membership = metrics.membership_config.membership();
-        let is_learner = membership.learner_ids().any(|id| id == inner.config.id);
         MemberStatus {
             id: inner.config.id,
             cluster_id: inner.config.cluster_id,
@@ -213,28 +226,57 @@ impl Member {
             term: Term(metrics.current_term),
             committed: index(metrics.local_committed.map(|id| id.index)),
             applied: index(inner.progress.borrow().next.checked_sub(1)),
-            is_learner,
+            is_learner: self.is_learner(),
         }
     }
 
     /// The cluster's members with what they published, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> Vec<pb::Member> {
-        let metrics = self.inner.raft.server_metrics();
-        let membership = metrics.borrow_watched().membership_config.clone();
-        let membership = membership.membership();
-        let learners: Vec<MemberId> = membership.learner_ids().collect();
-        let member = |(id, address): (&MemberId, &crate::consensus::types::Address)| {
-            let (name, client_urls) = self.inner.reader.member_attributes(*id).unwrap_or_default();
-            pb::Member {
-                id: id.0,
-                name,
-                peer_ur_ls: address.peer_urls.clone(),
-                client_ur_ls: client_urls,
-                is_learner: learners.contains(id),
-            }
-        };
-        membership.nodes().map(member).collect()
+        self.inner.reader.members().iter().map(|(_, member)| member.clone()).collect()
+    }
+
+    /// Whether this member is a learner, which serves next to nothing.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.inner.is_learner()
+    }
+
+    /// Adds a member that is not started yet; its id is chosen here. A voter gets its vote once it holds the log.
+    ///
+    /// # Errors
+    /// etcd's, for URLs that are invalid or in use, too many learners, or a cluster that is not healthy enough.
+    pub async fn add_member(&self, peer_urls: &[String], is_learner: bool) -> Result<pb::Member, StoreError> {
+        self.inner.add_member(membership::peer_urls(peer_urls)?, is_learner).await
+    }
+
+    /// Removes a member for good; returns when no quorum counts it any more.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, also when it was removed before, or when the rest would not be healthy.
+    pub async fn remove_member(&self, id: MemberId) -> Result<(), StoreError> {
+        self.inner.remove_member(id).await
+    }
+
+    /// Changes a member's peer URLs and nothing else.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `PeerUrlExists`, `MemberUrlsInvalid`.
+    pub async fn update_member(&self, id: MemberId, peer_urls: &[String]) -> Result<(), StoreError> {
+        self.inner.update_member(id, membership::peer_urls(peer_urls)?).await
+    }
+
+    /// Makes a learner a voter.
+    ///
+    /// # Errors
+    /// `MemberNotFound`, `MemberNotLearner`, or `LearnerNotReady` when it lags.
+    pub async fn promote_member(&self, id: MemberId) -> Result<(), StoreError> {
+        self.inner.promote_member(id).await
+    }
+
+    /// Returns when this member was removed from the cluster and nobody misses it: it is to be shut down then.
+    pub async fn removed(&self) {
+        self.inner.left.cancelled().await;
     }
 
     /// Changes whenever this member learns of another leader or term.

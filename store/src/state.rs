@@ -11,6 +11,7 @@ mod apply;
 pub mod check;
 mod compactor;
 pub(crate) mod core;
+mod members;
 mod reader;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -169,7 +170,7 @@ impl State {
     /// When the database refuses the write: it is then broken, and the log must not be taken as applied.
     pub fn commit(&mut self, applied: Applied) {
         let fresh = Stage { revision: self.stage.revision, floor: self.stage.floor, ..Stage::default() };
-        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes } =
+        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes, members_changed } =
             mem::replace(&mut self.stage, fresh);
         let mark = Mark { revision, floor, applied };
         mark.put(&self.engine, &mut batch);
@@ -184,6 +185,9 @@ impl State {
         self.core.set_mark(self.applied.clone());
         self.hub.publish(blocks);
         self.note_leases(&lease_changes);
+        if members_changed {
+            self.core.note_members();
+        }
         if compacted {
             self.compactor.wake();
         }
@@ -246,8 +250,7 @@ impl State {
         let contents = core::load(&engine, self.options.value_cache_bytes)?;
         engine::switch_generation(&self.dir, generation)?;
         let (applied, compacted) = (contents.applied.clone(), contents.compacted);
-        self.stage.revision = contents.index.revision();
-        self.stage.floor = contents.index.floor();
+        self.stage = Stage { revision: contents.index.revision(), floor: contents.index.floor(), ..Stage::default() };
         self.compactor.replace(compacted, || self.core.replace(engine.clone(), contents));
         self.applied = applied;
         // It may still be read for a moment.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each suite uses its own part")]
 
 pub mod dev;
+pub mod load;
 pub mod store;
 
 use std::net::TcpListener;
@@ -50,6 +51,11 @@ impl Process {
     pub fn terminate(&mut self, limit: Duration) -> std::process::ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         wait_for(&format!("{} to end after SIGTERM", self.name), limit, || self.child.try_wait().unwrap())
+    }
+
+    /// The exit status, once the process has ended by itself.
+    pub fn exited(&mut self, limit: Duration) -> std::process::ExitStatus {
+        wait_for(&format!("{} to end by itself", self.name), limit, || self.child.try_wait().unwrap())
     }
 
     pub fn is_running(&mut self) -> bool {

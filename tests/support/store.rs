@@ -21,6 +21,8 @@ struct MemberSetup {
     name: String,
     client: u16,
     peer: u16,
+    /// The initial cluster of a member that joins a cluster that runs.
+    joins: Option<String>,
 }
 
 impl StoreCluster {
@@ -28,7 +30,7 @@ impl StoreCluster {
     pub async fn start(size: usize) -> Self {
         let ports = free_ports(2 * size);
         let members: Vec<MemberSetup> = (0..size)
-            .map(|i| MemberSetup { name: format!("m{i}"), client: ports[2 * i], peer: ports[2 * i + 1] })
+            .map(|i| MemberSetup { name: format!("m{i}"), client: ports[2 * i], peer: ports[2 * i + 1], joins: None })
             .collect();
         let mut cluster =
             Self { dir: tempfile::tempdir().unwrap(), members, processes: (0..size).map(|_| None).collect() };
@@ -47,16 +49,41 @@ impl StoreCluster {
 
     pub fn start_member(&mut self, i: usize) {
         assert!(self.processes[i].is_none(), "member {i} runs already");
-        let cluster: Vec<String> =
-            self.members.iter().map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer)).collect();
         let member = &self.members[i];
+        let first = self.members.iter().filter(|m| m.joins.is_none());
+        let first: Vec<String> = first.map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer)).collect();
+        let cluster = member.joins.clone().unwrap_or_else(|| first.join(","));
+        let state = if member.joins.is_some() { "existing" } else { "new" };
         let (client, peer) = (self.client_url(i), format!("http://127.0.0.1:{}", member.peer));
         let mut command = Command::new(KONTIKI);
         command.arg("store").args(["--name", &member.name]).arg("--data-dir").arg(self.dir.path().join(&member.name));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-token", "test"]);
+        command.args(["--initial-cluster", &cluster, "--initial-cluster-token", "test"]);
+        command.args(["--initial-cluster-state", state]);
         self.processes[i] = Some(Process::spawn(&member.name, &mut command, &self.log(i)));
+    }
+
+    /// A member that does not run yet and is in no cluster; its number.
+    pub fn prepare_member(&mut self) -> usize {
+        let (i, ports) = (self.members.len(), free_ports(2));
+        let joins = Some(String::new());
+        self.members.push(MemberSetup { name: format!("m{i}"), client: ports[0], peer: ports[1], joins });
+        self.processes.push(None);
+        i
+    }
+
+    /// What the new member must be told: `name=url,…` of everyone, itself included.
+    pub fn set_initial_cluster(&mut self, i: usize, cluster: &str) {
+        self.members[i].joins = Some(cluster.to_owned());
+    }
+
+    pub fn name(&self, i: usize) -> &str {
+        &self.members[i].name
+    }
+
+    pub fn peer_url(&self, i: usize) -> String {
+        format!("http://127.0.0.1:{}", self.members[i].peer)
     }
 
     pub fn kill(&mut self, i: usize) {

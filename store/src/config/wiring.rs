@@ -14,6 +14,7 @@ use crate::ids::MemberId;
 use crate::io::serve::ServeOptions;
 use crate::limits;
 use crate::member::{MemberConfig, Peer, Timing, Tuning};
+use crate::membership::MembershipOptions;
 
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
 /// setting is wired below.
@@ -32,10 +33,8 @@ const PENDING: &[&str] = &[
     "feature-gates",
     "grpc-keepalive-min-time",
     "host-whitelist",
-    "max-learners",
     "metrics",
     "quota-backend-bytes",
-    "strict-reconfig-check",
     "warning-apply-duration",
     "warning-unary-request-duration",
 ];
@@ -46,24 +45,17 @@ pub fn pending(given: &BTreeSet<&'static str>) -> Vec<&'static str> {
     PENDING.iter().copied().filter(|name| given.contains(name)).collect()
 }
 
-/// What must not be ignored and cannot be done yet. `initialised`: the data directory has a member.
+/// What must not be ignored and cannot be done yet.
 ///
 /// # Errors
 /// A sentence about it.
-pub fn refuse_unsupported(settings: &StoreSettings, initialised: bool) -> Result<(), ConfigError> {
+pub fn refuse_unsupported(settings: &StoreSettings) -> Result<(), ConfigError> {
     let all = settings.client_listeners.iter().chain(&settings.metrics_listeners);
     if let Some(listener) = all.into_iter().find(|listener| listener.tls) {
         return Err(ConfigError(format!("{}: TLS is not supported yet; use http://", listener.address)));
     }
     if let Some(url) = settings.peer_listen_urls.iter().find(|url| url.scheme().is_secure()) {
         return Err(ConfigError(format!("--listen-peer-urls: {url}: TLS is not supported yet; use http://")));
-    }
-    if settings.cluster.state == ClusterState::Existing && !initialised {
-        let reason = "--initial-cluster-state: joining an existing cluster is not supported yet";
-        return Err(ConfigError(reason.into()));
-    }
-    if settings.cluster.force_new_cluster {
-        return Err(ConfigError("--force-new-cluster is not supported yet".into()));
     }
     Ok(())
 }
@@ -109,6 +101,12 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         timing: timing(&settings.raft),
         fsync: settings.fsync,
         tuning: tuning(settings),
+        existing: settings.cluster.state == ClusterState::Existing,
+        force_new_cluster: settings.cluster.force_new_cluster,
+        membership: MembershipOptions {
+            strict_reconfig_check: settings.cluster.strict_reconfig_check,
+            max_learners: u32::try_from(settings.cluster.learners_max).unwrap_or(0),
+        },
     })
 }
 

@@ -80,8 +80,10 @@ pub struct Machine<M: StateMachine> {
 impl<M: StateMachine> Machine<M> {
     /// # Errors
     /// When the state's mark cannot be read.
-    pub fn new(state: M, checkpoints: Checkpoints, requests: Arc<Requests>) -> io::Result<Self> {
+    pub fn new(mut state: M, checkpoints: Checkpoints, requests: Arc<Requests>) -> io::Result<Self> {
         let mark = Mark::decode(state.applied())?;
+        // A state of a time without a table of members learns them here.
+        state.adopt_members(mark.membership.membership());
         let storage = state.storage();
         let (progress, _) = watch::channel(Progress::of(&mark));
         let membership = encode_membership(&mark.membership);
@@ -135,6 +137,7 @@ impl<M: StateMachine> Machine<M> {
                     }
                 }
                 EntryPayload::Membership(membership) => {
+                    state.adopt_members(&membership);
                     self.mark.membership = StoredMembership::new(Some(log_id), membership);
                     self.membership = encode_membership(&self.mark.membership);
                 }

@@ -105,6 +105,7 @@ const COMPACT: u8 = 4;
 const LEASE_GRANT: u8 = 5;
 const LEASE_REVOKE: u8 = 6;
 const PUBLISH_MEMBER: u8 = 7;
+const MEMBER_CHANGED: u8 = 9;
 
 /// A reply as it travels from the leader to the member that a client asked.
 #[must_use]
@@ -118,6 +119,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Ok(Response::LeaseGrant(body)) => (LEASE_GRANT, body.encode_to_vec()),
         Ok(Response::LeaseRevoke(body)) => (LEASE_REVOKE, body.encode_to_vec()),
         Ok(Response::PublishMember) => (PUBLISH_MEMBER, Vec::new()),
+        Ok(Response::MemberChanged) => (MEMBER_CHANGED, Vec::new()),
     };
     let mut buffer = BytesMut::with_capacity(body.len() + 1);
     buffer.put_u8(kind);
@@ -143,12 +145,13 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, WireError> {
         LEASE_GRANT => Response::LeaseGrant(Message::decode(bytes).map_err(|_| BODY)?),
         LEASE_REVOKE => Response::LeaseRevoke(Message::decode(bytes).map_err(|_| BODY)?),
         PUBLISH_MEMBER => Response::PublishMember,
+        MEMBER_CHANGED => Response::MemberChanged,
         _ => return Err(WireError("unknown kind of reply")),
     }))
 }
 
 /// Every error at its number. Only ever appended to.
-const ERRORS: [StoreError; 25] = [
+const ERRORS: [StoreError; 34] = [
     StoreError::EmptyKey,
     StoreError::KeyNotFound,
     StoreError::ValueProvided,
@@ -174,6 +177,15 @@ const ERRORS: [StoreError; 25] = [
     StoreError::MemberNotFound,
     StoreError::Corrupt,
     StoreError::NotPrimaryLessor,
+    StoreError::MemberUrlsInvalid,
+    StoreError::PeerUrlExists,
+    StoreError::MemberExists,
+    StoreError::TooManyLearners,
+    StoreError::NotEnoughStartedMembers,
+    StoreError::UnhealthyCluster,
+    StoreError::MemberNotLearner,
+    StoreError::LearnerNotReady,
+    StoreError::NotSupportedForLearner,
 ];
 
 fn error_number(error: &StoreError) -> u8 {
@@ -203,6 +215,15 @@ fn error_number(error: &StoreError) -> u8 {
         StoreError::MemberNotFound => 22,
         StoreError::Corrupt => 23,
         StoreError::NotPrimaryLessor => 24,
+        StoreError::MemberUrlsInvalid => 25,
+        StoreError::PeerUrlExists => 26,
+        StoreError::MemberExists => 27,
+        StoreError::TooManyLearners => 28,
+        StoreError::NotEnoughStartedMembers => 29,
+        StoreError::UnhealthyCluster => 30,
+        StoreError::MemberNotLearner => 31,
+        StoreError::LearnerNotReady => 32,
+        StoreError::NotSupportedForLearner => 33,
     }
 }
 

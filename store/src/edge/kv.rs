@@ -28,7 +28,10 @@ type RangeParts = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Stat
 #[tonic::async_trait]
 impl Kv for Edge {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        if !request.get_ref().serializable {
+            self.refuse_learner()?;
+        }
+        self.require_known_leader(request.metadata())?;
         let request = request.into_inner();
         check::range(&request)?;
         if !request.serializable {

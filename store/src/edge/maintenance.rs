@@ -46,6 +46,7 @@ impl Maintenance for Edge {
 
     /// No alarm can be raised yet, so the list is truly empty.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        self.refuse_learner()?;
         match request.into_inner().action() {
             AlarmAction::Get | AlarmAction::Deactivate => {
                 Ok(Response::new(pb::AlarmResponse { header: Some(self.header_now()), alarms: Vec::new() }))
@@ -55,6 +56,7 @@ impl Maintenance for Edge {
     }
 
     async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.refuse_learner()?;
         let mut answer = self.member.reader().hash_kv(Revision(request.into_inner().revision))?;
         answer.header = Some(self.header_now());
         Ok(Response::new(answer))
@@ -64,6 +66,7 @@ impl Maintenance for Edge {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        self.refuse_learner()?;
         let status = self.member.status();
         if status.leader != Some(status.id) {
             return Err(StoreError::NotLeader.into());
@@ -79,10 +82,12 @@ impl Maintenance for Edge {
     }
 
     async fn defragment(&self, _: Request<pb::DefragmentRequest>) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.refuse_learner()?;
         Err(later("defragmentation"))
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        self.refuse_learner()?;
         Err(later("the hash of the whole database"))
     }
 
@@ -93,6 +98,7 @@ impl Maintenance for Edge {
     }
 
     async fn downgrade(&self, _: Request<pb::DowngradeRequest>) -> Result<Response<pb::DowngradeResponse>, Status> {
+        self.refuse_learner()?;
         Err(later("a downgrade"))
     }
 }

@@ -108,8 +108,21 @@ impl Edge {
         Some(self.header(revision))
     }
 
-    /// Clients that ask for it are refused at once where no leader is known.
+    /// A learner serves no more than its status, a snapshot and serializable ranges.
+    fn refuse_learner(&self) -> Result<(), StoreError> {
+        match self.member.is_learner() {
+            true => Err(StoreError::NotSupportedForLearner),
+            false => Ok(()),
+        }
+    }
+
+    /// Learners refuse; clients that ask for it are refused at once where no leader is known.
     fn require_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
+        self.refuse_learner()?;
+        self.require_known_leader(metadata)
+    }
+
+    fn require_known_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
         if wants_leader(metadata) && self.member.status().leader.is_none() {
             return Err(StoreError::NoLeader);
         }

@@ -1,6 +1,6 @@
-//! Time as the store sees it: monotonic, from an arbitrary start, never the time of day.
+//! Time as the store sees it: monotonic, from an arbitrary start. The time of day only makes a new member's id unique.
 //!
-//! Only leases and measurements read it. Raft's own timers run on tokio's clock, which tests can pause.
+//! Only leases, measurements and checks of who is there read it. Raft's own timers run on tokio's clock, which tests can pause.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 pub trait Clock: Send + Sync + 'static {
     /// Time since a start that is fixed for the life of this clock.
     fn now(&self) -> Duration;
+}
+
+/// Seconds since 1970 by the machine's clock; 0 when that is set to before.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The machine's monotonic clock.

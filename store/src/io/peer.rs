@@ -2,7 +2,8 @@
 //!
 //! Between two members there are up to three connections each way, so that nothing urgent waits behind something large:
 //! votes, heartbeats and read-index questions on one, appends on another, snapshots and forwarded proposals on a third.
-//! A connection starts with a handshake that names the cluster and both members; a stranger is told why and let go.
+//! A connection starts with a handshake that names the cluster and both members; a stranger is told why and let go. A
+//! visitor, who is to become a member and knows no ids yet, may ask who the members are.
 //! What a message means is not known here: `raft` binds openraft's calls to it, [`Service`] is the receiving side.
 
 use bytes::Bytes;
@@ -45,11 +46,15 @@ pub enum Kind {
     ReadIndex,
     KeepAlive,
     TimeToLive,
-    /// Whether the caller has been a member before.
+    /// Whether the caller has been a member before, or was removed.
     IsKnown,
+    /// Who the members are; the only question that a visitor may ask.
+    Roster,
+    /// Whether a membership change would leave a healthy cluster, as the leader sees it.
+    MayChange,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::Append,
     Kind::Vote,
     Kind::PreVote,
@@ -62,6 +67,8 @@ const KINDS: [Kind; 12] = [
     Kind::KeepAlive,
     Kind::TimeToLive,
     Kind::IsKnown,
+    Kind::Roster,
+    Kind::MayChange,
 ];
 
 impl Kind {
@@ -81,6 +88,9 @@ pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
 }
+
+/// Who has no identity yet.
+pub const VISITOR: Identity = Identity { cluster: ClusterId(0), member: MemberId(0) };
 
 /// Why a call got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +118,7 @@ pub trait Service: Send + Sync + 'static {
     /// A connection from `member` ended.
     fn lost(&self, member: MemberId);
 
-    /// Whether `member` belongs to the cluster.
-    fn knows(&self, member: MemberId) -> bool;
+    /// Whether `member` was removed from the cluster. Anyone else of the same cluster is welcome: a member that lags may
+    /// not know its leader yet.
+    fn is_removed(&self, member: MemberId) -> bool;
 }

@@ -27,6 +27,8 @@ mod open;
 mod tests;
 mod writer;
 
+pub use open::owner;
+
 /// Called once the change is durable, on the log's thread: it must not block.
 pub type Done = Box<dyn FnOnce() + Send>;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
 use super::leases::Leases;
+use super::reconfigure::Reconfiguration;
 use super::{Leadership, MemberConfig};
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::{Machine, Progress};
@@ -39,6 +41,10 @@ pub(super) struct Inner {
     pub(super) barrier: Barrier,
     pub(super) leases: Leases,
     pub(super) snapshots: Arc<Receiver>,
+    pub(super) started: Instant,
+    pub(super) reconfiguration: Mutex<Reconfiguration>,
+    /// Cancelled when this member was removed from the cluster and nobody misses it.
+    pub(super) left: CancellationToken,
     /// Members whose connection to this one ended.
     pub(super) lost: mpsc::Sender<MemberId>,
     /// Set first thing on the way down: what breaks from then on is expected.
@@ -64,6 +70,10 @@ impl Inner {
     /// When a request that starts now gives up: etcd's five seconds and two elections.
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + REQUEST_TIMEOUT + 2 * self.config.timing.election_max
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        self.reader.members().is_learner(self.config.id)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

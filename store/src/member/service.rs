@@ -6,7 +6,9 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
+use serde::{Deserialize, Serialize};
 
 use super::barrier::encode_index;
 use super::inner::Inner;
@@ -17,8 +19,18 @@ use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
+use crate::limits;
+use crate::membership::join::{Listed, Roster};
 
 type Answer = Result<Bytes, String>;
+
+/// What another member remembers of one that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    Unknown,
+    Joined,
+    Removed,
+}
 
 /// The receiving end of peer calls; holds the member weakly, because the member's tasks hold this.
 pub(super) struct PeerService(pub(super) Weak<Inner>);
@@ -48,8 +60,10 @@ impl Service for PeerService {
         }
     }
 
-    fn knows(&self, member: MemberId) -> bool {
-        self.0.upgrade().is_some_and(|inner| inner.address(member).is_some())
+    fn is_removed(&self, member: MemberId) -> bool {
+        let Some(inner) = self.0.upgrade() else { return false };
+        // One that still votes, or is still told of its removal, goes on for that long.
+        inner.reader.members().is_removed(member) && !inner.is_in_raft(member)
     }
 }
 
@@ -92,8 +106,38 @@ impl Inner {
             },
             Kind::KeepAlive => Ok(encode_ttl(self.leases.renew(lease(&body)?))),
             Kind::TimeToLive => Ok(encode_times(self.leases.remaining(lease(&body)?))),
-            Kind::IsKnown => Ok(encoded(&self.reader.member_attributes(from).is_some())),
+            Kind::IsKnown => Ok(encoded(&self.standing(from))),
+            Kind::Roster => Ok(encoded(&self.roster().await)),
+            Kind::MayChange => self.judge_change(&body),
         }
+    }
+
+    /// The members for one that wants to join: it was added a moment ago, so what is known here may be too old.
+    async fn roster(self: &Arc<Self>) -> Roster {
+        // Without a leader the old list is better than none.
+        let _ = tokio::time::timeout(limits::IS_KNOWN_TIMEOUT, self.read_barrier()).await;
+        let table = self.reader.members();
+        let members = table.iter().map(|(id, member)| Listed {
+            id,
+            name: member.name.clone(),
+            peer_urls: member.peer_ur_ls.clone(),
+        });
+        Roster { cluster: self.config.cluster_id, members: members.collect() }
+    }
+
+    fn standing(&self, member: MemberId) -> Standing {
+        if self.reader.members().is_removed(member) {
+            Standing::Removed
+        } else if self.reader.member_attributes(member).is_some() {
+            Standing::Joined
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    fn is_in_raft(&self, member: MemberId) -> bool {
+        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
+        membership.membership().get_node(&member).is_some()
     }
 
     async fn take_snapshot(&self, from: MemberId, kind: Kind, body: Bytes) -> Answer {

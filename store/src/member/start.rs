@@ -1,7 +1,8 @@
 //! Starting: recover what is on disk, join the parts, listen, and make a cluster where there is none.
 //!
 //! Every member of a new cluster initialises itself with the same membership; openraft allows exactly that, and the
-//! handshake keeps members of another mind out. A member whose log holds anything goes on from it instead.
+//! handshake keeps members of another mind out. A member whose log holds anything goes on from it instead, and one that
+//! joins an existing cluster waits for what the leader sends it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,14 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use openraft::SnapshotPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
+use super::join::{Beginning, identify};
 use super::leases::Leases;
-use super::service::PeerService;
+use super::rebuild::take_over;
+use super::service::{PeerService, Standing};
 use super::{Leadership, MemberConfig, StartError};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
@@ -41,8 +46,9 @@ use crate::limits;
 use crate::state::{State, StateOptions};
 use crate::wal::segment::Owner;
 
-pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError> {
+pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
+    let beginning = identify(&mut config, Tcp::shared()).await?;
     let Recovered { wal, state, checkpoints } = recover(&config).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::new(Tcp::shared(), me);
@@ -51,7 +57,10 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
     let storage = StateMachine::storage(&state);
     let log = wal.reader();
     let pristine = log.bounds().1.is_none() && log.vote().is_empty();
-    if pristine {
+    if config.force_new_cluster && !pristine {
+        take_over(&wal, state.applied(), &config).await.map_err(|error| data(&config.data_dir, &error))?;
+    }
+    if pristine && beginning == Beginning::Initialise {
         refuse_amnesia(&config, &clients).await?;
     }
     // Only now: members that start together would otherwise connect, and wait for each other's answers.
@@ -75,6 +84,9 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
         leases: Leases::new(reader.clone(), Arc::new(SystemClock::default())),
         barrier: Barrier::default(),
         snapshots: Arc::new(Receiver::new(checkpoints)),
+        started: Instant::now(),
+        reconfiguration: Mutex::default(),
+        left: CancellationToken::new(),
         stopping: AtomicBool::new(false),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -90,7 +102,7 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
         lost,
     });
     run_tasks(&inner, listeners, leading, losses);
-    bootstrap(&inner, pristine).await?;
+    bootstrap(&inner, pristine, beginning).await?;
     Ok(inner)
 }
 
@@ -145,10 +157,14 @@ async fn refuse_amnesia(config: &MemberConfig, clients: &Clients) -> Result<(), 
         let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Control);
         async move {
             let answer = client.call(Kind::IsKnown, Bytes::new(), limits::IS_KNOWN_TIMEOUT).await;
-            answer.is_ok_and(|answer| codec::decode::<bool>(&answer).unwrap_or(false))
+            answer.map_or(Standing::Unknown, |answer| codec::decode(&answer).unwrap_or(Standing::Unknown))
         }
     });
-    match futures::future::join_all(others).await.contains(&true) {
+    let standings = futures::future::join_all(others).await;
+    if standings.contains(&Standing::Removed) || clients.removed().is_cancelled() {
+        return Err(StartError::Removed(config.id));
+    }
+    match standings.contains(&Standing::Joined) {
         true => Err(StartError::Config(format!(
             "member {} has already been bootstrapped, but its data directory is empty: remove it from the cluster and \
              add it again as a new member",
@@ -204,6 +220,8 @@ fn run_tasks(
     tasks.spawn(inner.clone().run_leases());
     tasks.spawn(inner.clone().run_upkeep());
     tasks.spawn(inner.clone().publish());
+    tasks.spawn(inner.clone().run_reconfiguration());
+    tasks.spawn(inner.clone().watch_standing());
 }
 
 /// Turns Raft's metrics into [`Leadership`], and stops the process when Raft itself has failed.
@@ -241,14 +259,18 @@ async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>
     }
 }
 
-async fn bootstrap(inner: &Inner, pristine: bool) -> Result<(), StartError> {
+async fn bootstrap(inner: &Inner, pristine: bool, beginning: Beginning) -> Result<(), StartError> {
     use openraft::errors::{InitializeError, RaftError};
     if !pristine {
-        if inner.config.peers.len() == 1 {
+        let membership = inner.raft.server_metrics().borrow_watched().membership_config.clone();
+        if membership.voter_ids().eq([inner.config.id]) {
             // Nobody else could have a say.
             let elected = inner.raft.trigger().elect(false).await;
             elected.map_err(|error| StartError::Raft(error.to_string()))?;
         }
+        return Ok(());
+    }
+    if beginning == Beginning::Join {
         return Ok(());
     }
     let members: BTreeMap<MemberId, Address> =

@@ -41,7 +41,9 @@ impl Inner {
     fn most_recent_follower(&self) -> Option<MemberId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let voters: Vec<MemberId> = metrics.membership_config.voter_ids().collect();
+        let members = self.reader.members();
+        let stays = |voter: &MemberId| !members.is_removed(*voter);
+        let voters: Vec<MemberId> = metrics.membership_config.voter_ids().filter(stays).collect();
         let replication = metrics.replication.as_ref()?;
         let followers = replication.iter().filter(|(id, _)| **id != self.config.id && voters.contains(id));
         followers.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| *id)
@@ -51,7 +53,7 @@ impl Inner {
         if self.stopping.swap(true, Ordering::SeqCst) {
             return self.tasks.wait().await;
         }
-        if self.leader().is_some_and(|leader| leader.is_self) && self.config.peers.len() > 1 {
+        if self.leader().is_some_and(|leader| leader.is_self) && self.most_recent_follower().is_some() {
             match self.transfer_leadership(None).await {
                 Ok(()) => tracing::info!("leadership was handed over"),
                 Err(error) => tracing::warn!(%error, "leadership was not handed over; the others will elect"),

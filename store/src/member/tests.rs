@@ -13,6 +13,7 @@ use super::{Member, MemberConfig, Peer, StartError, Timing};
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
+use crate::membership::MembershipOptions;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -24,14 +25,15 @@ const TIMING: Timing = Timing {
 };
 
 pub(super) struct Cluster {
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) peers: BTreeMap<MemberId, Peer>,
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) timing: Timing,
+    pub(super) membership: MembershipOptions,
 }
 
 /// Ports below those that the kernel gives to outgoing connections, which would be taken while a member is down.
-fn free_ports(count: u64) -> Vec<u16> {
+pub(super) fn free_ports(count: u64) -> Vec<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = Vec::new();
     while ports.len() < count as usize {
@@ -61,7 +63,13 @@ impl Cluster {
             (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
         });
         let peers = peers.collect();
-        Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new(), timing: TIMING }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            peers,
+            members: BTreeMap::new(),
+            timing: TIMING,
+            membership: MembershipOptions::default(),
+        }
     }
 
     pub(super) fn config(&self, id: MemberId) -> MemberConfig {
@@ -78,6 +86,9 @@ impl Cluster {
             timing: self.timing,
             fsync: true,
             tuning: Default::default(),
+            existing: false,
+            force_new_cluster: false,
+            membership: self.membership,
         }
     }
 
@@ -90,7 +101,7 @@ impl Cluster {
         self.members.remove(&id).unwrap().shutdown().await;
     }
 
-    fn any(&self) -> &Member {
+    pub(super) fn any(&self) -> &Member {
         self.members.values().next().unwrap()
     }
 
@@ -278,13 +289,15 @@ fn leadership_moves_on_request() {
 }
 
 #[test]
-fn a_directory_of_another_member_is_refused() {
+fn what_a_directory_says_about_its_owner_wins_over_the_settings() {
     run(async {
         let mut cluster = Cluster::start(1).await;
         cluster.stop_member(MemberId(1)).await;
         let other = MemberConfig { cluster_id: ClusterId(0xd), ..cluster.config(MemberId(1)) };
-        let Err(StartError::Data { reason, .. }) = Member::start(other).await else { panic!("it started") };
-        assert_eq!(reason, "it belongs to member 1 of cluster c, but this is member 1 of cluster d");
+        let member = Member::start(other).await.unwrap();
+        within(member.propose(put("k", "v"))).await.unwrap();
+        assert_eq!(member.status().cluster_id, ClusterId(0xc));
+        member.shutdown().await;
     });
 }
 

@@ -8,7 +8,6 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::KeyValue;
 use pb::request_op::Request;
 use pb::response_op::Response as InnerResponse;
-use prost::Message;
 use rocksdb::WriteBatch;
 
 use super::core::Core;
@@ -34,13 +33,14 @@ pub(crate) struct Stage {
     pub(crate) records: Vec<(Stamp, Bytes)>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) lease_changes: Vec<LeaseChange>,
+    pub(crate) members_changed: bool,
 }
 
 /// One command being applied.
 pub(crate) struct Writer<'a> {
-    core: &'a Core,
-    engine: &'a Engine,
-    stage: &'a mut Stage,
+    pub(super) core: &'a Core,
+    pub(super) engine: &'a Engine,
+    pub(super) stage: &'a mut Stage,
     /// Whether previous values are worth a read because a watcher asks for them.
     previous_wanted: bool,
     /// Changes made so far; they will be the revision after the stage's.
@@ -89,6 +89,9 @@ impl<'a> Writer<'a> {
                 self.publish_member(member);
                 Ok(Response::PublishMember)
             }
+            Command::MemberAdd(add) => self.add_member(add),
+            Command::MemberRemove(request) => self.remove_member(MemberId(request.id)),
+            Command::MemberChange(change) => self.change_member(change),
         };
         if !self.changes.is_empty() {
             assert!(reply.is_ok(), "a failed command changes nothing");
@@ -267,12 +270,6 @@ impl<'a> Writer<'a> {
         self.engine.delete(&mut self.stage.batch, Family::Leases, &request.id.to_be_bytes());
         self.stage.lease_changes.push(LeaseChange::Revoked { id });
         Ok(pb::LeaseRevokeResponse { header: self.header() })
-    }
-
-    fn publish_member(&mut self, member: &pb::Member) {
-        let bytes = member.encode_to_vec();
-        self.engine.put(&mut self.stage.batch, Family::Members, &member.id.to_be_bytes(), &bytes);
-        self.core.members.write().insert(MemberId(member.id), member.clone());
     }
 
     fn record_at(&self, stamp: Stamp) -> KeyValue {

@@ -1,20 +1,18 @@
 //! What the writer and the readers share.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kontiki_api::etcdserverpb as pb;
 use parking_lot::{Mutex, RwLock};
-use prost::Message;
 
-use super::{Applied, OpenError};
-use crate::ids::{LeaseId, LogIndex, MemberId};
+use super::{Applied, OpenError, members};
+use crate::ids::{LeaseId, LogIndex};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
+use crate::membership::MemberTable;
 use crate::mvcc::index::Index;
 use crate::mvcc::range::{Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
@@ -27,7 +25,8 @@ pub(crate) struct Core {
     pub(crate) leases: RwLock<LeaseTable>,
     pub(crate) lease_changes: Mutex<ChangeLog>,
     pub(crate) lease_version: tokio::sync::watch::Sender<u64>,
-    pub(crate) members: RwLock<BTreeMap<MemberId, pb::Member>>,
+    pub(crate) members: RwLock<MemberTable>,
+    pub(crate) members_version: tokio::sync::watch::Sender<u64>,
     /// What is committed; written after the data it describes.
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
@@ -37,7 +36,7 @@ pub(crate) struct Core {
 pub(crate) struct Contents {
     pub(crate) index: Index,
     pub(crate) leases: LeaseTable,
-    pub(crate) members: BTreeMap<MemberId, pb::Member>,
+    pub(crate) members: MemberTable,
     pub(crate) applied: Applied,
     /// The floor down to which everything is physically gone.
     pub(crate) compacted: i64,
@@ -52,6 +51,7 @@ impl Core {
             lease_changes: Mutex::default(),
             lease_version: tokio::sync::watch::Sender::new(ChangeLog::default().version()),
             members: RwLock::new(contents.members),
+            members_version: tokio::sync::watch::Sender::new(0),
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
         }
@@ -91,6 +91,12 @@ impl Core {
             changes.version()
         };
         self.lease_version.send_replace(version);
+        self.note_members();
+    }
+
+    /// The table of members is another one now.
+    pub(crate) fn note_members(&self) {
+        self.members_version.send_modify(|version| *version += 1);
     }
 
     /// Makes everything committed durable and returns the mark that now is.
@@ -161,12 +167,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
         leases.grant(LeaseId(integer(key)?), integer(value)?);
         Ok::<_, OpenError>(Step::Next)
     })?;
-    let mut members = BTreeMap::new();
-    engine.scan(Family::Members, b"", &mut |_, value| {
-        let member = pb::Member::decode(value).map_err(|error| OpenError::Damaged(format!("a member: {error}")))?;
-        members.insert(MemberId(member.id), member);
-        Ok::<_, OpenError>(Step::Next)
-    })?;
+    let members = members::load(engine)?;
     let mut index = Index::new(mark.revision, mark.floor, cache_bytes_max);
     engine.scan(Family::Records, b"", &mut |key, value| {
         restore(&mut index, &mut leases, mark.revision, key, value)?;

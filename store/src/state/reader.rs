@@ -36,7 +36,7 @@ pub enum LeaseChanges {
 }
 
 pub struct Reader {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     hub: Arc<Hub>,
     compactor: Arc<Compactor>,
 }
@@ -169,11 +169,12 @@ impl Reader {
         self.core.lease_version.subscribe()
     }
 
-    /// The name and client URLs that a member has published.
+    /// The name and client URLs that a member has published; `None` until it has.
     #[must_use]
     pub fn member_attributes(&self, member: MemberId) -> Option<(String, Vec<String>)> {
         let members = self.core.members.read();
-        members.get(&member).map(|member| (member.name.clone(), member.client_ur_ls.clone()))
+        let joined = members.get(member).filter(|member| !member.name.is_empty());
+        joined.map(|member| (member.name.clone(), member.client_ur_ls.clone()))
     }
 
     #[must_use]

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Call, Connection};
-use super::{Identity, Kind, Lane, PeerError, handshake};
+use super::handshake::{self, Removed};
+use super::{Identity, Kind, Lane, PeerError, VISITOR};
 use crate::consensus::types::Address;
 use crate::ids::MemberId;
 use crate::io::network::Network;
@@ -22,17 +24,26 @@ pub struct Clients {
     network: Arc<dyn Network>,
     me: Identity,
     peers: Mutex<HashMap<(MemberId, Lane), Arc<Client>>>,
+    /// Some member has said that this one was removed.
+    removed: CancellationToken,
 }
 
 impl Clients {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, me: Identity) -> Arc<Self> {
-        Arc::new(Self { network, me, peers: Mutex::new(HashMap::new()) })
+        let removed = CancellationToken::new();
+        Arc::new(Self { network, me, peers: Mutex::new(HashMap::new()), removed })
     }
 
     #[must_use]
     pub fn me(&self) -> Identity {
         self.me
+    }
+
+    /// Cancelled once a member refused this one because it was removed from the cluster.
+    #[must_use]
+    pub fn removed(&self) -> &CancellationToken {
+        &self.removed
     }
 
     /// The client for `member`; nothing is connected yet.
@@ -49,10 +60,19 @@ impl Clients {
                 live: Mutex::new(None),
                 failed: tokio::sync::Mutex::new(None),
                 down: AtomicBool::new(false),
+                removed: self.removed.clone(),
             })
         });
         client.urls.lock().clone_from(&address.peer_urls);
         client.clone()
+    }
+
+    /// Takes in where `member` is reached now; a connection that is open stays.
+    pub fn refresh(&self, member: MemberId, address: &Address) {
+        let peers = self.peers.lock();
+        for ((_, _), client) in peers.iter().filter(|((id, _), _)| *id == member) {
+            client.urls.lock().clone_from(&address.peer_urls);
+        }
     }
 
     /// Whether nothing listens at `address` any more: its process is gone, not just slow.
@@ -83,6 +103,7 @@ pub struct Client {
     failed: tokio::sync::Mutex<Option<Failure>>,
     /// So that a member that stays away is said to be away once.
     down: AtomicBool,
+    removed: CancellationToken,
 }
 
 impl Client {
@@ -146,6 +167,9 @@ impl Client {
                 Ok(connection)
             }
             Err(error) => {
+                if Removed::is(&error) {
+                    self.removed.cancel();
+                }
                 let reason = error.to_string();
                 if !self.down.swap(true, Ordering::Relaxed) {
                     tracing::warn!(member = %self.member, lane = ?self.lane, reason, "no connection");
@@ -173,6 +197,24 @@ impl Client {
         }
         Err(failure)
     }
+}
+
+/// Asks whoever listens at `url` something, as a visitor.
+///
+/// # Errors
+/// When nobody answers in time, or refuses.
+pub async fn visit(network: &dyn Network, url: &str, kind: Kind, timeout: Duration) -> Result<Bytes, PeerError> {
+    let visit = async {
+        let mut stream = network.connect(host_port(url)).await?;
+        handshake::call(&mut stream, VISITOR, VISITOR.member, Lane::Bulk).await?;
+        Ok::<_, io::Error>(Connection::start(stream))
+    };
+    let deadline = Instant::now() + timeout;
+    let not_sent = |error: &dyn std::fmt::Display| PeerError::NotSent(error.to_string());
+    let connection = tokio::time::timeout_at(deadline, visit).await.map_err(|error| not_sent(&error))?;
+    let connection = connection.map_err(|error| not_sent(&error))?;
+    let call = connection.call(kind, Bytes::new())?;
+    tokio::time::timeout_at(deadline, call).await.map_err(|_| PeerError::Lost("no answer in time".to_owned()))?
 }
 
 /// Calls that leave in the order in which they are made.

@@ -4,13 +4,15 @@
 //! caller:   magic 8 | version u16 | cluster u64 | from u64 | to u64 | lane u8
 //! receiver: verdict u8 | cluster u64 | member u64
 //! ```
+//!
+//! A visitor is nobody in no cluster and calls whoever answers: all three ids are 0.
 
 use std::io;
 
 use bytes::{Buf, BufMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Identity, Lane};
+use super::{Identity, Lane, VISITOR};
 use crate::ids::{ClusterId, MemberId};
 
 const MAGIC: &[u8; 8] = b"kontikiP";
@@ -21,7 +23,7 @@ const ANSWER: usize = 17;
 const WELCOME: u8 = 0;
 const OTHER_CLUSTER: u8 = 1;
 const OTHER_MEMBER: u8 = 2;
-const UNKNOWN_CALLER: u8 = 3;
+const REMOVED: u8 = 3;
 const OTHER_VERSION: u8 = 4;
 
 /// Introduces `me` to `to`.
@@ -51,11 +53,23 @@ pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
         WELCOME => return Ok(()),
         OTHER_CLUSTER => format!("it belongs to cluster {cluster}, this member to cluster {}", me.cluster),
         OTHER_MEMBER => format!("it is member {member}, not {to}: is the initial cluster the same everywhere?"),
-        UNKNOWN_CALLER => format!("it does not know member {}", me.member),
+        REMOVED => return Err(io::Error::new(io::ErrorKind::PermissionDenied, Removed)),
         OTHER_VERSION => format!("it does not speak version {VERSION} of the protocol"),
         other => format!("it answered {other}: not a member of this kind of cluster"),
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+/// The caller was removed from the cluster for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this member has been removed from the cluster")]
+pub(super) struct Removed;
+
+impl Removed {
+    /// Whether this is why a connection was refused.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
 }
 
 /// Who called.
@@ -72,7 +86,7 @@ pub(super) struct Caller {
 pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     me: Identity,
-    knows: impl Fn(MemberId) -> bool,
+    is_removed: impl Fn(MemberId) -> bool,
 ) -> io::Result<Caller> {
     let mut hello = [0; HELLO];
     stream.read_exact(&mut hello).await?;
@@ -87,14 +101,17 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         1 => Lane::Append,
         _ => Lane::Bulk,
     };
+    let visits = (Identity { cluster, member: from }, to) == (VISITOR, VISITOR.member);
     let (verdict, reason) = if version != VERSION {
         (OTHER_VERSION, format!("it speaks version {version} of the protocol, this member version {VERSION}"))
+    } else if visits {
+        (WELCOME, String::new())
     } else if cluster != me.cluster {
         (OTHER_CLUSTER, format!("it belongs to cluster {cluster}, this member to cluster {}", me.cluster))
     } else if to != me.member {
         (OTHER_MEMBER, format!("it wants member {to}, this is member {}", me.member))
-    } else if !knows(from) {
-        (UNKNOWN_CALLER, format!("member {from} is not in the cluster"))
+    } else if is_removed(from) {
+        (REMOVED, format!("member {from} was removed from the cluster"))
     } else {
         (WELCOME, String::new())
     };
@@ -116,14 +133,16 @@ mod tests {
     const A: Identity = Identity { cluster: ClusterId(1), member: MemberId(0xa) };
     const B: Identity = Identity { cluster: ClusterId(1), member: MemberId(0xb) };
 
-    async fn meet(caller: Identity, to: MemberId, known: MemberId) -> (io::Result<()>, io::Result<Caller>) {
+    const GONE: MemberId = MemberId(0xd);
+
+    async fn meet(caller: Identity, to: MemberId) -> (io::Result<()>, io::Result<Caller>) {
         let (mut near, mut far) = tokio::io::duplex(100);
-        tokio::join!(call(&mut near, caller, to, Lane::Append), answer(&mut far, B, |member| member == known))
+        tokio::join!(call(&mut near, caller, to, Lane::Append), answer(&mut far, B, |member| member == GONE))
     }
 
     #[tokio::test]
     async fn members_of_one_cluster_meet() {
-        let (called, answered) = meet(A, B.member, A.member).await;
+        let (called, answered) = meet(A, B.member).await;
         called.unwrap();
         assert_eq!(answered.unwrap(), Caller { member: A.member, lane: Lane::Append });
     }
@@ -131,16 +150,25 @@ mod tests {
     #[tokio::test]
     async fn strangers_are_told_why() {
         let other = Identity { cluster: ClusterId(2), ..A };
-        let (called, answered) = meet(other, B.member, A.member).await;
+        let (called, answered) = meet(other, B.member).await;
         assert_eq!(called.unwrap_err().to_string(), "it belongs to cluster 1, this member to cluster 2");
         assert_eq!(answered.unwrap_err().to_string(), "it belongs to cluster 2, this member to cluster 1");
-        let (called, _) = meet(A, MemberId(0xc), A.member).await;
+        let (called, _) = meet(A, MemberId(0xc)).await;
         assert_eq!(
             called.unwrap_err().to_string(),
             "it is member b, not c: is the initial cluster the same everywhere?"
         );
-        let (called, answered) = meet(A, B.member, MemberId(0xd)).await;
-        assert_eq!(called.unwrap_err().to_string(), "it does not know member a");
-        assert_eq!(answered.unwrap_err().to_string(), "member a is not in the cluster");
+        let (called, answered) = meet(Identity { member: GONE, ..A }, B.member).await;
+        assert!(Removed::is(&called.unwrap_err()));
+        assert_eq!(answered.unwrap_err().to_string(), "member d was removed from the cluster");
+    }
+
+    #[tokio::test]
+    async fn a_visitor_needs_no_identity() {
+        let (called, answered) = meet(VISITOR, VISITOR.member).await;
+        called.unwrap();
+        assert_eq!(answered.unwrap(), Caller { member: VISITOR.member, lane: Lane::Append });
+        let (called, _) = meet(VISITOR, B.member).await;
+        assert_eq!(called.unwrap_err().to_string(), "it belongs to cluster 1, this member to cluster 0");
     }
 }

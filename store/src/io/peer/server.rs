@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{DONE, REFUSED};
 use super::frame::{Frame, FrameReader, write_frames};
 use super::handshake::{self, Caller};
-use super::{Identity, Kind, Service};
+use super::{Identity, Kind, Service, VISITOR};
 use crate::io::network::{Listener, Stream};
 use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
 
@@ -42,7 +42,7 @@ pub async fn serve(listener: Box<dyn Listener>, me: Identity, service: Arc<dyn S
 }
 
 async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service: Arc<dyn Service>) {
-    let introduction = handshake::answer(&mut stream, me, |member| service.knows(member));
+    let introduction = handshake::answer(&mut stream, me, |member| service.is_removed(member));
     let caller = match tokio::time::timeout(PEER_CONNECT_TIMEOUT, introduction).await {
         Ok(Ok(caller)) => caller,
         // Somebody looked whether this port is open: another member, or a health check.
@@ -52,12 +52,17 @@ async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service:
     };
     let Caller { member, lane } = caller;
     tracing::debug!(%member, ?lane, from, "a member connected");
-    service.connected(member);
+    let visits = member == VISITOR.member;
+    if !visits {
+        service.connected(member);
+    }
     match run_calls(stream, member, &*service).await {
         Ok(()) => tracing::debug!(%member, ?lane, "a member disconnected"),
         Err(error) => tracing::debug!(%member, ?lane, %error, "a member's connection broke"),
     }
-    service.lost(member);
+    if !visits {
+        service.lost(member);
+    }
 }
 
 async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, service: &dyn Service) -> io::Result<()> {
@@ -79,6 +84,13 @@ async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, servic
                 let Some(Frame { tag, number, body }) = frame? else { return Ok(()) };
                 let kind = Kind::from_number(tag)
                     .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("unknown kind of call {tag}")))?;
+                // Its next connection is refused with the reason.
+                if service.is_removed(member) {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the member was removed"));
+                }
+                if member == VISITOR.member && kind != Kind::Roster {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a visitor may only ask for the members"));
+                }
                 let call = service.call(member, kind, body);
                 let mut answer = Box::pin(async move {
                     match call.await {

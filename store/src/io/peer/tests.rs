@@ -47,8 +47,8 @@ impl Service for Echo {
         self.lost.notify_one();
     }
 
-    fn knows(&self, member: MemberId) -> bool {
-        member == MemberId(0xa)
+    fn is_removed(&self, member: MemberId) -> bool {
+        member == MemberId(0xc)
     }
 }
 
@@ -119,9 +119,19 @@ async fn the_receiver_notices_that_a_member_went_away() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_with_the_reason() {
+async fn a_removed_member_is_refused_and_hears_of_it() {
     let setup = setup().await;
-    let (_clients, client) = client(&setup, 0xc);
+    let (clients, client) = client(&setup, 0xc);
     let refused = client.call(Kind::Propose, Bytes::new(), SECOND).await;
-    assert_eq!(refused, Err(PeerError::NotSent("it does not know member c".to_owned())));
+    assert_eq!(refused, Err(PeerError::NotSent("this member has been removed from the cluster".to_owned())));
+    assert!(clients.removed().is_cancelled());
+}
+
+#[tokio::test]
+async fn a_visitor_may_ask_who_the_members_are_and_nothing_else() {
+    let setup = setup().await;
+    let url = &setup.address.peer_urls[0];
+    assert_eq!(super::client::visit(&Tcp, url, Kind::Roster, 10 * SECOND).await, Ok(Bytes::new()));
+    let refused = super::client::visit(&Tcp, url, Kind::Propose, 10 * SECOND).await;
+    assert!(matches!(refused, Err(PeerError::Lost(_))), "{refused:?}");
 }

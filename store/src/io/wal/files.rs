@@ -17,7 +17,7 @@ use super::super::disk::{Disk, File};
 
 /// Ready files kept for the next segments; more are removed.
 const SPARES_MAX: usize = 2;
-const SEGMENT: &str = ".wal";
+pub(super) const SEGMENT: &str = ".wal";
 const SPARE: &str = ".spare";
 const UNFINISHED: &str = ".tmp";
 

@@ -4,6 +4,8 @@
 //! reached the disk, and what recovery reports must not be lost by the next power cut.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,13 +13,32 @@ use parking_lot::{Condvar, Mutex};
 
 use super::super::disk::{Disk, File};
 use super::super::random::Random;
-use super::files::{Files, list, segment_path};
+use super::files::{Files, SEGMENT, list, segment_path};
 use super::writer::{Active, Closed, Writer};
 use super::{OpenError, Queue, Shared, Wal, WalOptions};
 use crate::wal::Record;
 use crate::wal::recovery::{Damage, Scan, check_header, scan};
-use crate::wal::segment::{SEGMENT_HEADER, SegmentHeader};
+use crate::wal::segment::{Owner, SEGMENT_HEADER, SegmentHeader};
 use crate::wal::tail::Tail;
+
+/// Whose log is in `dir`; `None` where there is none yet.
+///
+/// # Errors
+/// When the directory cannot be read, or holds something else.
+pub fn owner(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Owner>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    // Only looks: another process may be at work here, which is found out when the log is opened.
+    let names = disk.list(dir)?;
+    let sequences = names.iter().filter_map(|name| u64::from_str_radix(name.strip_suffix(SEGMENT)?, 16).ok());
+    let Some(first) = sequences.min() else { return Ok(None) };
+    let mut bytes = vec![0; SEGMENT_HEADER];
+    disk.open(&segment_path(dir, first))?.read_at(&mut bytes, 0)?;
+    let header = SegmentHeader::decode(&bytes);
+    // A damaged header is reported when the log is opened.
+    Ok(header.map(|header| header.owner))
+}
 
 struct Loaded {
     file: Arc<dyn File>,

@@ -1,0 +1,75 @@
+//! Who this member is: what its data says, else what the cluster it joins says, else what its settings say.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep};
+
+use super::{MemberConfig, Peer, StartError};
+use crate::consensus::codec;
+use crate::ids::{ClusterId, MemberId};
+use crate::io::disk::LocalDisk;
+use crate::io::network::Network;
+use crate::io::peer::Kind;
+use crate::io::peer::client::visit;
+use crate::io::wal;
+use crate::limits::{IS_KNOWN_TIMEOUT, JOIN_PAUSE, JOIN_TIMEOUT};
+use crate::membership::join::{Roster, find};
+
+/// How a member without a log comes to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It makes a new cluster, with the others of the initial cluster.
+    Initialise,
+    /// The leader sends it everything.
+    Join,
+}
+
+/// Settles `config.id` and `config.cluster_id`.
+pub(super) async fn identify(config: &mut MemberConfig, network: Arc<dyn Network>) -> Result<Beginning, StartError> {
+    let dir = config.data_dir.join("member").join("log");
+    let at = dir.clone();
+    let owner = tokio::task::spawn_blocking(move || wal::owner(&LocalDisk, &at)).await.expect("reading does not panic");
+    let owner = owner.map_err(|error| StartError::Data { dir, reason: error.to_string() })?;
+    if let Some(owner) = owner {
+        let (id, cluster) = (MemberId(owner.member), ClusterId(owner.cluster));
+        let as_configured = (id, cluster) == (config.id, config.cluster_id) && !config.existing;
+        // Settings of the first start, or of another time: the data knows better.
+        (config.id, config.cluster_id) = (id, cluster);
+        return Ok(if as_configured { Beginning::Initialise } else { Beginning::Join });
+    }
+    if !config.existing {
+        return Ok(Beginning::Initialise);
+    }
+    let roster = roster(config, &*network).await?;
+    let listed: Vec<Vec<String>> = config.peers.values().map(|peer| peer.peer_urls.clone()).collect();
+    let own = config.peers.get(&config.id).map(|peer| peer.peer_urls.clone()).unwrap_or_default();
+    config.id = find(&roster, &listed, &own)
+        .map_err(|error| StartError::Config(format!("joining cluster {}: {error}", roster.cluster)))?;
+    config.cluster_id = roster.cluster;
+    let peer = |name, peer_urls| Peer { name, peer_urls };
+    config.peers = roster.members.into_iter().map(|member| (member.id, peer(member.name, member.peer_urls))).collect();
+    tracing::info!(member_id = %config.id, cluster_id = %config.cluster_id, "joining an existing cluster");
+    Ok(Beginning::Join)
+}
+
+/// Asks the others until one answers.
+async fn roster(config: &MemberConfig, network: &dyn Network) -> Result<Roster, StartError> {
+    let others = config.peers.iter().filter(|(id, _)| **id != config.id);
+    let urls: Vec<&String> = others.flat_map(|(_, peer)| &peer.peer_urls).collect();
+    let deadline = Instant::now() + JOIN_TIMEOUT;
+    loop {
+        let mut reason = "--initial-cluster names no other member".to_owned();
+        for url in &urls {
+            let answer =
+                visit(network, url, Kind::Roster, 4 * IS_KNOWN_TIMEOUT).await.map_err(|error| error.to_string());
+            match answer.and_then(|answer| codec::decode(&answer).map_err(|error| error.to_string())) {
+                Ok(roster) => return Ok(roster),
+                Err(error) => reason = format!("{url}: {error}"),
+            }
+        }
+        if urls.is_empty() || Instant::now() >= deadline {
+            return Err(StartError::Config(format!("cannot fetch cluster info from peer urls: {reason}")));
+        }
+        sleep(JOIN_PAUSE).await;
+    }
+}
