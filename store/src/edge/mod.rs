@@ -9,6 +9,7 @@ mod http;
 mod kv;
 mod lease;
 mod maintenance;
+mod snapshot;
 mod watch;
 
 use std::time::Duration;

@@ -74,7 +74,8 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
     let inner = Arc::new(Inner {
         leases: Leases::new(reader.clone(), Arc::new(SystemClock::default())),
         barrier: Barrier::default(),
-        snapshots: Arc::new(Receiver::new(checkpoints)),
+        snapshots: Arc::new(Receiver::new(checkpoints.clone())),
+        checkpoints,
         stopping: AtomicBool::new(false),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -95,6 +96,7 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
 }
 
 fn check(config: &MemberConfig) -> Result<(), StartError> {
+    refuse_etcds(&config.data_dir)?;
     if !config.peers.contains_key(&config.id) {
         return Err(StartError::Config(format!("member {} is not in the initial cluster", config.id)));
     }
@@ -108,6 +110,21 @@ fn check(config: &MemberConfig) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// A directory that etcd made is not touched, and whoever gave it hears how to take it over.
+fn refuse_etcds(dir: &Path) -> Result<(), StartError> {
+    let database = dir.join("member/snap/db");
+    if !database.exists() && !dir.join("member/wal").exists() {
+        return Ok(());
+    }
+    let reason = format!(
+        "it was made by etcd. To go on with its data, stop etcd, run `kontiki snapshot restore {} --skip-hash-check \
+         --data-dir NEW` on every member with its --name, --initial-cluster and --initial-advertise-peer-urls (all from \
+         the same file), and start with --data-dir NEW",
+        database.display()
+    );
+    Err(StartError::Data { dir: dir.to_owned(), reason })
 }
 
 struct Recovered {
