@@ -13,6 +13,7 @@ mod net;
 mod node_agent;
 mod server;
 mod signals;
+mod snapshot;
 mod store;
 
 use std::ffi::OsString;
@@ -45,6 +46,8 @@ enum Command {
     Kubeconfig(kubeconfig::Arguments),
     /// Import and list the images of a node agent.
     Image(image::Arguments),
+    /// Save the store's data to a file, look at such a file, and begin a new cluster with it.
+    Snapshot(snapshot::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::NodeAgent(arguments) => node_agent::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
+        Command::Snapshot(arguments) => snapshot::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

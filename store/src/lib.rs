@@ -4,6 +4,7 @@
 //! watch), [`consensus`] (how entries come to be committed), [`member`] (the running whole), [`edge`] (etcd's gRPC and
 //! HTTP surface). Everything that touches the world (clock, disk, network, randomness) is under [`io`].
 
+pub mod bolt;
 pub mod command;
 pub mod config;
 pub mod consensus;

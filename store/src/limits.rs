@@ -159,3 +159,16 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
 /// A client's header block while its authority is checked, coded or decoded; a larger one passes unchecked.
 pub const HEADER_BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of the pages that hold one value in a bbolt file; a file with more is refused as damaged.
+pub const BOLT_PAGE_BYTES_MAX: u64 = 1 << 30;
+/// Levels of a tree in a bbolt file; one with more is refused as damaged. Twenty hold more keys than any disk.
+pub const BOLT_DEPTH_MAX: usize = 64;
+/// Records of a snapshot that are written at once when it is restored.
+pub const IMPORT_BATCH_BYTES: usize = 1 << 20;
+/// Unflushed records at which RocksDB flushes while a snapshot is restored.
+pub const RESTORE_BUFFER_BYTES: usize = 16 << 20;
+/// What one message of a snapshot's stream carries; etcd's figure.
+pub const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
+/// Messages of a snapshot's stream that wait for the client; then its thread waits too.
+pub const SNAPSHOT_BLOBS_WAITING: usize = 8;

@@ -19,6 +19,7 @@ use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 use crate::limits;
 use crate::membership::{self, MembershipOptions};
+use crate::io::checkpoint::CheckpointDir;
 use crate::state::Reader;
 
 mod barrier;
@@ -291,6 +292,16 @@ impl Member {
     /// `NotLeader` on a follower, `BadLeaderTransferee` for an unknown member, `Timeout` when it did not happen.
     pub async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError> {
         self.inner.transfer_leadership(to).await
+    }
+
+    /// A consistent copy of what this member has applied, made of hard links; it goes away with its handle.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn checkpoint(&self) -> std::io::Result<CheckpointDir> {
+        let (storage, dir) = (self.inner.storage.clone(), self.inner.checkpoints.outgoing());
+        let copy = move || storage.checkpoint(dir.path()).map(|_| dir);
+        tokio::task::spawn_blocking(copy).await.map_err(std::io::Error::other)?
     }
 
     /// Hands leadership over, flushes and stops.

@@ -43,6 +43,13 @@ impl Mark {
         Ok(Self { last, membership })
     }
 
+    /// The inverse of [`Mark::decode`].
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        let consensus = codec::encode(&(self.last, &self.membership)).into();
+        Applied { index: LogIndex(self.last.map_or(0, |id| id.index)), consensus }
+    }
+
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }

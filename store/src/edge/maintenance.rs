@@ -1,18 +1,14 @@
 //! The Maintenance service: status, hashes, leadership transfer. The rest answers `Unimplemented`.
 
-use std::pin::Pin;
-
-use futures::Stream;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::alarm_request::AlarmAction;
 use kontiki_api::etcdserverpb::maintenance_server::Maintenance;
 use tonic::{Request, Response, Status};
 
+use super::snapshot::Chunks;
 use super::{ETCD_VERSION, Edge, STORAGE_VERSION};
 use crate::error::StoreError;
 use crate::ids::{MemberId, Revision};
-
-type Chunks = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
 fn later(what: &str) -> Status {
     Status::unimplemented(format!("kontiki: {what} is not supported yet"))
@@ -94,7 +90,7 @@ impl Maintenance for Edge {
     type SnapshotStream = Chunks;
 
     async fn snapshot(&self, _: Request<pb::SnapshotRequest>) -> Result<Response<Chunks>, Status> {
-        Err(later("a snapshot over the network"))
+        self.stream_snapshot().await
     }
 
     async fn downgrade(&self, _: Request<pb::DowngradeRequest>) -> Result<Response<pb::DowngradeResponse>, Status> {

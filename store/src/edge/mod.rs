@@ -10,6 +10,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod version;
+mod snapshot;
 mod watch;
 
 use std::time::Duration;

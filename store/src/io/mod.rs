@@ -11,6 +11,7 @@ pub mod engine;
 pub mod network;
 pub mod peer;
 pub mod random;
+pub mod restore;
 pub mod serve;
 pub mod wal;
 

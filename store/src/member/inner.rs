@@ -19,6 +19,7 @@ use crate::consensus::state_machine::{Machine, Progress};
 use crate::consensus::types::{Address, LeaderId, Types};
 use crate::error::StoreError;
 use crate::ids::MemberId;
+use crate::io::checkpoint::Checkpoints;
 use crate::io::peer::Lane;
 use crate::io::peer::client::{Client, Clients};
 use crate::io::peer::snapshot::Receiver;
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     pub(super) reconfiguration: Mutex<Reconfiguration>,
     /// Cancelled when this member was removed from the cluster and nobody misses it.
     pub(super) left: CancellationToken,
+    pub(super) checkpoints: Checkpoints,
     /// Members whose connection to this one ended.
     pub(super) lost: mpsc::Sender<MemberId>,
     /// Set first thing on the way down: what breaks from then on is expected.

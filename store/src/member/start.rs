@@ -83,10 +83,11 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let inner = Arc::new(Inner {
         leases: Leases::new(reader.clone(), Arc::new(SystemClock::default())),
         barrier: Barrier::default(),
-        snapshots: Arc::new(Receiver::new(checkpoints)),
         started: Instant::now(),
         reconfiguration: Mutex::default(),
         left: CancellationToken::new(),
+        snapshots: Arc::new(Receiver::new(checkpoints.clone())),
+        checkpoints,
         stopping: AtomicBool::new(false),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -107,6 +108,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
 }
 
 fn check(config: &MemberConfig) -> Result<(), StartError> {
+    refuse_etcds(&config.data_dir)?;
     if !config.peers.contains_key(&config.id) {
         return Err(StartError::Config(format!("member {} is not in the initial cluster", config.id)));
     }
@@ -120,6 +122,21 @@ fn check(config: &MemberConfig) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// A directory that etcd made is not touched, and whoever gave it hears how to take it over.
+fn refuse_etcds(dir: &Path) -> Result<(), StartError> {
+    let database = dir.join("member/snap/db");
+    if !database.exists() && !dir.join("member/wal").exists() {
+        return Ok(());
+    }
+    let reason = format!(
+        "it was made by etcd. To go on with its data, stop etcd, run `kontiki snapshot restore {} --skip-hash-check \
+         --data-dir NEW` on every member with its --name, --initial-cluster and --initial-advertise-peer-urls (all from \
+         the same file), and start with --data-dir NEW",
+        database.display()
+    );
+    Err(StartError::Data { dir: dir.to_owned(), reason })
 }
 
 struct Recovered {

@@ -3,7 +3,7 @@
 //! Keys sort by time, so flushes do not overlap, and a replay or a digest is one forward scan. The `KeyValue` is encoded
 //! once, when it is applied; disk, index, watch ring and answers share those bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kontiki_api::mvccpb::KeyValue;
 use prost::Message;
 
@@ -75,19 +75,26 @@ pub fn encode(kind: Kind, kv: &KeyValue) -> Bytes {
     buffer.freeze()
 }
 
+/// Whether a stored record is of a put or a deletion.
+///
+/// # Errors
+/// When the bytes are not a record.
+pub fn kind(record: &[u8]) -> Result<Kind, RecordError> {
+    match record.first() {
+        Some(0) => Ok(Kind::Put),
+        Some(1) => Ok(Kind::Delete),
+        Some(other) => Err(RecordError::UnknownKind(*other)),
+        None => Err(RecordError::Empty),
+    }
+}
+
 /// The inverse of [`encode`]; key and value are slices of `record`.
 ///
 /// # Errors
 /// When the bytes are not a record.
 pub fn decode(mut record: Bytes) -> Result<(Kind, KeyValue), RecordError> {
-    if record.is_empty() {
-        return Err(RecordError::Empty);
-    }
-    let kind = match record.split_to(1)[0] {
-        0 => Kind::Put,
-        1 => Kind::Delete,
-        other => return Err(RecordError::UnknownKind(other)),
-    };
+    let kind = kind(&record)?;
+    record.advance(1);
     Ok((kind, KeyValue::decode(record)?))
 }
 

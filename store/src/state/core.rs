@@ -143,7 +143,7 @@ impl Mark {
         engine.put(batch, Family::Meta, MARK_KEY, &bytes);
     }
 
-    fn read(engine: &Engine) -> Result<Self, OpenError> {
+    pub(crate) fn read(engine: &Engine) -> Result<Self, OpenError> {
         let Some(mut bytes) = engine.get(Family::Meta, MARK_KEY)? else { return Ok(Self::fresh()) };
         if bytes.len() < 25 || bytes.get_u8() != MARK_FORMAT {
             return Err(OpenError::Damaged("the applied mark has an unknown form".to_owned()));
@@ -157,6 +157,11 @@ impl Mark {
 /// Notes that everything below `floor` is physically gone.
 pub(crate) fn put_compacted(engine: &Engine, batch: &mut rocksdb::WriteBatch, floor: i64) {
     engine.put(batch, Family::Meta, COMPACTED_KEY, &floor.to_be_bytes());
+}
+
+/// The floor down to which everything is physically gone; -1 before the first compaction.
+pub(crate) fn read_compacted(engine: &Engine) -> Result<i64, OpenError> {
+    engine.get(Family::Meta, COMPACTED_KEY)?.map_or(Ok(-1), |bytes| integer(&bytes))
 }
 
 /// Reads a database into memory: one forward scan over the records.
@@ -173,8 +178,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
         restore(&mut index, &mut leases, mark.revision, key, value)?;
         Ok::<_, OpenError>(Step::Next)
     })?;
-    let compacted = engine.get(Family::Meta, COMPACTED_KEY)?;
-    let compacted = compacted.map_or(Ok(-1), |bytes| integer(&bytes))?;
+    let compacted = read_compacted(engine)?;
     Ok(Contents { index, leases, members, applied: mark.applied, compacted })
 }
 
@@ -202,7 +206,8 @@ fn restore(
     Ok(())
 }
 
-fn integer(bytes: &[u8]) -> Result<i64, OpenError> {
+/// Eight bytes, big-endian.
+pub(crate) fn integer(bytes: &[u8]) -> Result<i64, OpenError> {
     let bytes = bytes.try_into().map_err(|_| OpenError::Damaged("a number has not 8 bytes".to_owned()))?;
     Ok(i64::from_be_bytes(bytes))
 }
