@@ -14,6 +14,7 @@ pub mod io;
 pub mod lease;
 pub mod limits;
 pub mod member;
+pub mod metrics;
 pub mod mvcc;
 pub mod state;
 pub mod wal;

@@ -126,3 +126,10 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
 /// A client's header block while its authority is checked, coded or decoded; a larger one passes unchecked.
 pub const HEADER_BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// Versions that clients claim to be of, counted by themselves; further ones are counted together.
+pub const CLIENT_VERSIONS_MAX: usize = 64;
+/// A command whose application takes longer is logged. etcd's default.
+pub const WARN_APPLY: Duration = Duration::from_millis(100);
+/// A unary request that takes longer is logged. etcd's default.
+pub const WARN_UNARY: Duration = Duration::from_millis(300);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::ids::{ClusterId, MemberId};
+use crate::metrics::PeerTraffic;
 
 pub mod client;
 mod connection;
@@ -110,4 +111,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Whether `member` belongs to the cluster.
     fn knows(&self, member: MemberId) -> bool;
+
+    /// Where the traffic with `member` is counted; for nobody by default.
+    fn traffic(&self, _member: MemberId) -> PeerTraffic {
+        PeerTraffic::default()
+    }
 }

@@ -17,6 +17,7 @@ use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
+use crate::metrics::PeerTraffic;
 
 type Answer = Result<Bytes, String>;
 
@@ -50,6 +51,10 @@ impl Service for PeerService {
 
     fn knows(&self, member: MemberId) -> bool {
         self.0.upgrade().is_some_and(|inner| inner.address(member).is_some())
+    }
+
+    fn traffic(&self, member: MemberId) -> PeerTraffic {
+        self.0.upgrade().map_or_else(PeerTraffic::default, |inner| inner.metrics.peers.peer(member))
     }
 }
 
@@ -108,7 +113,10 @@ impl Inner {
         };
         tracing::info!(%from, %meta, "installing a snapshot");
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Copy(dir) };
-        Ok(encoded(&self.raft.install_full_snapshot(vote, snapshot).await.map_err(text)?))
+        self.metrics.server.snapshots_applying.inc();
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        self.metrics.server.snapshots_applying.dec();
+        Ok(encoded(&installed.map_err(text)?))
     }
 }
 

@@ -77,6 +77,7 @@ impl Cluster {
             client_urls: vec![format!("http://127.0.0.1:{}", 10_000 + id.0)],
             timing: self.timing,
             fsync: true,
+            warn_apply: crate::limits::WARN_APPLY,
         }
     }
 

@@ -15,6 +15,7 @@ use super::{Applied, OpenError};
 use crate::ids::{LeaseId, LogIndex, MemberId};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
+use crate::metrics::StateMetrics;
 use crate::mvcc::index::Index;
 use crate::mvcc::range::{Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     /// What is committed; written after the data it describes.
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
+    pub(crate) metrics: StateMetrics,
 }
 
 /// Everything that is rebuilt from a database when it is opened.
@@ -44,7 +46,7 @@ pub(crate) struct Contents {
 }
 
 impl Core {
-    pub(crate) fn new(engine: Arc<Engine>, contents: Contents) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, contents: Contents, metrics: StateMetrics) -> Self {
         Self {
             index: RwLock::new(contents.index),
             engine: RwLock::new(engine),
@@ -54,6 +56,7 @@ impl Core {
             members: RwLock::new(contents.members),
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
+            metrics,
         }
     }
 
