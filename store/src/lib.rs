@@ -16,6 +16,7 @@ pub mod lease;
 pub mod limits;
 pub mod member;
 pub mod membership;
+pub mod metrics;
 pub mod mvcc;
 pub mod state;
 pub mod wal;

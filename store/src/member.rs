@@ -20,6 +20,7 @@ use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 use crate::limits;
 use crate::membership::{self, MembershipOptions};
 use crate::io::checkpoint::CheckpointDir;
+use crate::metrics::Metrics;
 use crate::state::Reader;
 
 mod barrier;
@@ -39,6 +40,8 @@ mod reconfigure;
 mod service;
 mod start;
 mod stop;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -117,6 +120,8 @@ pub struct MemberConfig {
     /// Make the data of this member a cluster of it alone: for when the majority is lost for good.
     pub force_new_cluster: bool,
     pub membership: MembershipOptions,
+    /// A command whose application takes longer is logged.
+    pub warn_apply: Duration,
 }
 
 /// Why a member did not start.
@@ -181,7 +186,11 @@ impl Member {
     /// # Errors
     /// The command's own error, or `Timeout` when its outcome is unknown after about seven seconds.
     pub async fn propose(&self, command: Command) -> Reply {
-        self.inner.propose(&command).await
+        let reply = self.inner.propose(&command).await;
+        if let Err(StoreError::Timeout | StoreError::TimeoutLeaderFailure | StoreError::Stopped) = reply {
+            self.inner.metrics.server.failed.inc();
+        }
+        reply
     }
 
     /// Returns once everything that was committed when it was called is readable here (ReadIndex).
@@ -212,6 +221,30 @@ impl Member {
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {
         &self.inner.reader
+    }
+
+    /// What this member counts about itself.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// Proposals of this member's clients that are under way.
+    #[must_use]
+    pub fn proposals_pending(&self) -> usize {
+        self.inner.requests.waiting()
+    }
+
+    /// Brings the gauges of its connections to other members up to date.
+    pub fn look_at_peers(&self) {
+        let (inner, peers) = (&self.inner, &self.inner.metrics.peers);
+        let me = inner.config.id.to_string();
+        let known = self.members().len().saturating_sub(1);
+        peers.known.with_label_values(&[&me]).set(i64::try_from(known).unwrap_or(i64::MAX));
+        peers.active.reset();
+        for member in inner.clients.connected() {
+            peers.active.with_label_values(&[&me, &member.to_string()]).inc();
+        }
     }
 
     #[must_use]

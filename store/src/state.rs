@@ -31,7 +31,9 @@ use self::compactor::Compactor;
 use self::core::{Core, Mark};
 use crate::command::{Command, Reply};
 use crate::ids::LogIndex;
+use crate::io::clock::Stopwatch;
 use crate::io::engine::{self, Engine, EngineOptions};
+use crate::metrics::StateMetrics;
 use crate::watch::hub::Hub;
 
 pub use self::reader::{LeaseChanges, Reader, Size};
@@ -50,6 +52,8 @@ pub struct StateOptions {
     pub watch_ring_bytes: usize,
     /// Whether physical compaction runs on a thread of its own. Without it, call [`State::compact_step`].
     pub background_compaction: bool,
+    /// Where operations are counted; for nobody by default.
+    pub metrics: StateMetrics,
 }
 
 impl Default for StateOptions {
@@ -60,6 +64,7 @@ impl Default for StateOptions {
             value_cache_bytes: 16 << 20,
             watch_ring_bytes: 16 << 20,
             background_compaction: true,
+            metrics: StateMetrics::default(),
         }
     }
 }
@@ -128,7 +133,7 @@ impl State {
         let contents = core::load(&engine, options.value_cache_bytes)?;
         let (applied, compacted) = (contents.applied.clone(), contents.compacted);
         let (revision, floor) = (contents.index.revision(), contents.index.floor());
-        let core = Arc::new(Core::new(engine.clone(), contents));
+        let core = Arc::new(Core::new(engine.clone(), contents, options.metrics.clone()));
         let hub = Arc::new(Hub::new(core.clone(), revision, options.watch_ring_bytes));
         let compactor = Arc::new(Compactor::new(core.clone(), compacted));
         let reader = Arc::new(Reader::new(core.clone(), hub.clone(), compactor.clone()));
@@ -170,11 +175,14 @@ impl State {
     /// When the database refuses the write: it is then broken, and the log must not be taken as applied.
     pub fn commit(&mut self, applied: Applied) {
         let fresh = Stage { revision: self.stage.revision, floor: self.stage.floor, ..Stage::default() };
-        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes, members_changed } =
+        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes, members_changed, counts } =
             mem::replace(&mut self.stage, fresh);
         let mark = Mark { revision, floor, applied };
         mark.put(&self.engine, &mut batch);
+        let writing = Stopwatch::start();
         self.engine.write(batch).expect("the state database accepts writes");
+        self.core.metrics.commit.observe(writing.elapsed().as_secs_f64());
+        self.core.metrics.add(&counts);
         let compacted = {
             let mut index = self.core.index.write();
             let compacted = floor > index.floor();
@@ -202,6 +210,9 @@ impl State {
             noted.iter().for_each(|change| changes.push(*change));
             changes.version()
         };
+        for change in noted {
+            self.core.metrics.note_lease(change);
+        }
         self.core.lease_version.send_replace(version);
     }
 

@@ -9,7 +9,7 @@ use super::identity::{cluster_id, initial_peers, member_id};
 use super::listen::Listener;
 use super::settings::{ClusterState, RaftSettings, StoreSettings};
 use super::url::{Address, strings};
-use crate::edge::EdgeConfig;
+use crate::edge::{EdgeConfig, HttpConfig};
 use crate::ids::MemberId;
 use crate::io::serve::ServeOptions;
 use crate::limits;
@@ -28,15 +28,9 @@ const PENDING: &[&str] = &[
     "compaction-batch-limit",
     "compaction-sleep-interval",
     "corrupt-check-time",
-    "cors",
-    "enable-grpc-gateway",
     "feature-gates",
     "grpc-keepalive-min-time",
-    "host-whitelist",
-    "metrics",
     "quota-backend-bytes",
-    "warning-apply-duration",
-    "warning-unary-request-duration",
 ];
 
 /// The given flags that nothing obeys.
@@ -100,6 +94,7 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         client_urls: strings(&settings.advertise_client_urls),
         timing: timing(&settings.raft),
         fsync: settings.fsync,
+        warn_apply: settings.requests.warning_apply_duration,
         tuning: tuning(settings),
         existing: settings.cluster.state == ClusterState::Existing,
         force_new_cluster: settings.cluster.force_new_cluster,
@@ -128,6 +123,13 @@ fn edge(settings: &StoreSettings) -> EdgeConfig {
         max_txn_ops: settings.requests.txn_ops_max,
         progress_interval: settings.requests.watch_progress_notify_interval,
         lease_ttl_min_s: lease_ttl_min_s(&settings.raft),
+        http: HttpConfig {
+            enable_grpc_gateway: settings.http.gateway,
+            cors: settings.http.cors.clone(),
+            host_whitelist: settings.http.host_whitelist.clone(),
+            extensive_metrics: settings.http.extensive_metrics,
+        },
+        warn_unary: settings.requests.warning_unary_request_duration,
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -22,7 +23,9 @@ use super::{StateMachine, Storage, codec};
 use crate::command::Reply;
 use crate::ids::LogIndex;
 use crate::io::checkpoint::{CheckpointDir, Checkpoints};
-use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES};
+use crate::io::clock::Stopwatch;
+use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES, WARN_APPLY};
+use crate::metrics::ApplyMetrics;
 use crate::state::Applied;
 
 /// What the opaque part of [`Applied`] holds.
@@ -82,6 +85,9 @@ pub struct Machine<M: StateMachine> {
     requests: Arc<Requests>,
     /// Until Raft runs, a snapshot is only asked for to learn its metadata.
     running: Arc<AtomicBool>,
+    metrics: ApplyMetrics,
+    /// A command that takes longer is logged.
+    warn_apply: Duration,
 }
 
 impl<M: StateMachine> Machine<M> {
@@ -103,7 +109,15 @@ impl<M: StateMachine> Machine<M> {
             progress,
             requests,
             running: Arc::new(AtomicBool::new(false)),
+            metrics: ApplyMetrics::default(),
+            warn_apply: WARN_APPLY,
         })
+    }
+
+    /// Measures what is applied from here on.
+    #[must_use]
+    pub fn measured(self, metrics: ApplyMetrics, warn_apply: Duration) -> Self {
+        Self { metrics, warn_apply, ..self }
     }
 
     /// Becomes visible after the data it speaks of, and after the requests that it completes.
@@ -130,6 +144,7 @@ impl<M: StateMachine> Machine<M> {
         let mut state = state.lock();
         let mut answers: Vec<(ApplyResponder<Types>, Answer)> = Vec::with_capacity(batch.len());
         let mut completed: Vec<(Origin, Reply)> = Vec::new();
+        let mut watch = Stopwatch::start();
         for (Entry { log_id, payload }, responder) in batch {
             let mut answer = Answer(None);
             match payload {
@@ -137,6 +152,7 @@ impl<M: StateMachine> Machine<M> {
                 EntryPayload::Normal(CommandBytes(bytes)) => {
                     let (origin, command) = requests::decode(bytes).map_err(|error| unreadable(&log_id, &error))?;
                     let reply = state.apply(&command);
+                    self.metrics.note(&command, reply.is_ok(), watch.lap(), self.warn_apply);
                     if responder.is_none() && self.requests.is_mine(origin) {
                         completed.push((origin, reply));
                     } else {

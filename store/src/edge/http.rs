@@ -1,66 +1,168 @@
-//! etcd's plain HTTP endpoints: `/version`, `/health`, `/livez`, `/readyz`.
+//! etcd's plain HTTP endpoints, and who may use them.
+//!
+//! On the client port they share the socket with gRPC; they can be moved to ports of their own. Health is in
+//! [`super::health`], the JSON gateway in [`super::gateway`].
 
 use axum::Router;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, HOST,
+    ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Deserialize;
 use serde_json::json;
+use tonic::Status;
 
-use super::{ETCD_VERSION, Edge, STORAGE_VERSION};
-use crate::error::StoreError;
+use super::{ETCD_VERSION, Edge, STORAGE_VERSION, gateway, health, metrics};
+use crate::limits;
 
-pub(super) fn routes(edge: Edge) -> Router {
-    Router::new().route("/version", get(version)).with_state(edge.clone()).merge(probes(edge))
+/// Who may use the HTTP endpoints, and which of them there are.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// The JSON gateway under `/v3/`.
+    pub enable_grpc_gateway: bool,
+    /// Origins that browsers may call from; `*` is any.
+    pub cors: Vec<String>,
+    /// Host names that clients without TLS may call this member by; `*`, or none, is any.
+    pub host_whitelist: Vec<String>,
+    /// A latency histogram for each RPC (`--metrics=extensive`).
+    pub extensive_metrics: bool,
 }
 
-/// What a metrics port serves too.
-pub(super) fn probes(edge: Edge) -> Router {
-    Router::new().route("/health", get(health)).route("/livez", get(live)).route("/readyz", get(ready)).with_state(edge)
+impl Default for HttpConfig {
+    fn default() -> Self {
+        let any = || vec!["*".to_owned()];
+        Self { enable_grpc_gateway: true, cors: any(), host_whitelist: any(), extensive_metrics: false }
+    }
+}
+
+/// Put into a request's extensions by whoever took it off a TLS connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverTls {
+    /// Of the client's certificate, if it presented one that was verified.
+    pub common_name: Option<String>,
+}
+
+/// What the client port serves beside gRPC.
+pub(super) fn client_routes(edge: Edge, grpc: Router) -> Router {
+    let config = edge.config.http.clone();
+    let mut router = probes(edge.clone()).route("/version", get(version).fallback(method_not_allowed));
+    if config.enable_grpc_gateway {
+        let message_bytes_max = edge.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
+        router = router.merge(gateway::routes(grpc, message_bytes_max));
+    }
+    router.fallback(not_found).layer(from_fn_with_state(config, admit))
+}
+
+/// What the metrics port serves.
+pub(super) fn metrics_routes(edge: Edge) -> Router {
+    probes(edge).fallback(not_found)
+}
+
+fn probes(edge: Edge) -> Router {
+    health::routes(edge.clone()).route("/metrics", get(metrics::text).with_state(edge))
 }
 
 async fn version() -> Response {
     let body = json!({"etcdserver": ETCD_VERSION, "etcdcluster": STORAGE_VERSION, "storage": STORAGE_VERSION});
-    json_response(StatusCode::OK, &body)
+    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-#[derive(Deserialize)]
-struct HealthQuery {
-    #[serde(default)]
-    serializable: bool,
+async fn not_found(request: Request) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let service = request.uri().path().trim_start_matches('/').rsplit_once('/').map_or("", |(service, _)| service);
+        return Status::unimplemented(format!("unknown service {service}")).into_http();
+    }
+    plain(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
 
-/// Healthy means: a read succeeds, linearizable unless asked otherwise.
-async fn health(State(edge): State<Edge>, Query(query): Query<HealthQuery>) -> Response {
-    let failure = if query.serializable { None } else { edge.member.read_barrier().await.err() };
-    match failure {
-        None => json_response(StatusCode::OK, &json!({"health": "true", "reason": ""})),
-        Some(error) => {
-            let reason = match error {
-                StoreError::NoLeader => "RAFT NO LEADER".to_owned(),
-                other => format!("RANGE ERROR:{other}"),
-            };
-            json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"health": "false", "reason": reason}))
+pub(super) async fn method_not_allowed() -> Response {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".to_owned());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// A text that is not to be taken for anything else.
+pub(super) fn plain(status: StatusCode, text: String) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, text).into_response()
+}
+
+/// Keeps out strange hosts (DNS rebinding), lets browsers in from allowed origins, and answers their preflights.
+async fn admit(State(config): State<HttpConfig>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<OverTls>().is_none() {
+        let host = host_name(&request);
+        if !allows(&config.host_whitelist, &host) && !config.host_whitelist.is_empty() {
+            tracing::warn!(host, "rejecting an HTTP request to prevent DNS rebinding attacks");
+            return plain(StatusCode::MISDIRECTED_REQUEST, strange_host(&host));
         }
     }
-}
-
-/// Alive is strictly local: a member without a quorum must not be restarted for it.
-async fn live() -> &'static str {
-    "ok\n"
-}
-
-async fn ready(State(edge): State<Edge>) -> Response {
-    match edge.member.read_barrier().await {
-        Ok(()) => "ok\n".into_response(),
-        Err(error) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("[-]linearizable_read failed: {error}\n")).into_response()
+    let origin = match allows(&config.cors, "*") {
+        true => Some(HeaderValue::from_static("*")),
+        false => {
+            let origin = request.headers().get(ORIGIN).cloned();
+            origin.filter(|origin| origin.to_str().is_ok_and(|origin| allows(&config.cors, origin)))
         }
+    };
+    let mut response = match *request.method() {
+        Method::OPTIONS => StatusCode::OK.into_response(),
+        _ => next.run(request).await,
+    };
+    if let Some(origin) = origin {
+        let mut allow = |name: HeaderName, value: HeaderValue| response.headers_mut().insert(name, value);
+        allow(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
+        allow(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        allow(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
     }
+    response
 }
 
-fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+fn allows(list: &[String], name: &str) -> bool {
+    list.iter().any(|allowed| allowed == "*" || allowed == name)
+}
+
+/// The host that the client thinks it talks to, without a port.
+fn host_name(request: &Request) -> String {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = header.or_else(|| request.uri().authority().map(|authority| authority.as_str())).unwrap_or_default();
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    without_port.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+fn strange_host(host: &str) -> String {
+    format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\n\
+         To fix this, choose one of the following options:\n\
+         - Enable TLS, then any HTTPS request will be allowed.\n\
+         - Add the hostname you want to use to the whitelist in settings.\n  \
+         - e.g. etcd --host-whitelist {host:?}\n\n\
+         This requirement has been added to help prevent \"DNS Rebinding\" attacks (CVE-2018-5702).\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn check(host: &str, expected: &str) {
+        let request = Request::builder().header(HOST, host).body(Body::empty()).unwrap();
+        assert_eq!(host_name(&request), expected);
+    }
+
+    #[test]
+    fn a_host_is_compared_without_its_port() {
+        check("localhost:2379", "localhost");
+        check("example.com", "example.com");
+        check("[::1]:2379", "::1");
+        check("10.0.0.1:1", "10.0.0.1");
+    }
 }

@@ -5,12 +5,17 @@
 //! the control plane in the same process.
 
 mod cluster;
+mod gateway;
+mod health;
 mod http;
 mod kv;
 mod lease;
 mod maintenance;
 mod version;
 mod snapshot;
+mod metrics;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::time::Duration;
@@ -24,11 +29,13 @@ use kontiki_api::etcdserverpb::watch_server::WatchServer;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
+use self::metrics::layer::Counting;
 use crate::error::StoreError;
 use crate::limits;
 use crate::member::Member;
 
 pub use version::{ETCD_VERSION, STORAGE_VERSION};
+pub use self::http::{HttpConfig, OverTls};
 
 /// What an operator may set about the edge.
 #[derive(Clone, Debug)]
@@ -39,6 +46,9 @@ pub struct EdgeConfig {
     pub progress_interval: Duration,
     /// A shorter lease lasts this long.
     pub lease_ttl_min_s: i64,
+    pub http: HttpConfig,
+    /// A unary request that takes longer is logged.
+    pub warn_unary: Duration,
 }
 
 impl Default for EdgeConfig {
@@ -48,6 +58,8 @@ impl Default for EdgeConfig {
             max_txn_ops: limits::MAX_TXN_OPS,
             progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             lease_ttl_min_s: limits::LEASE_TTL_MIN_S,
+            http: HttpConfig::default(),
+            warn_unary: limits::WARN_UNARY,
         }
     }
 }
@@ -59,31 +71,39 @@ pub(crate) struct Edge {
     config: EdgeConfig,
 }
 
-/// All gRPC services and HTTP endpoints of a member.
+/// All gRPC services and HTTP endpoints of a member, for a client port that carries both.
 pub fn router(member: Member, config: EdgeConfig) -> axum::Router {
-    let edge = Edge { member: member.clone(), config: config.clone() };
-    http::routes(edge).merge(grpc(member, config).into_axum_router())
+    // The paths of gRPC first, so that nothing of HTTP's stands before them.
+    let grpc = grpc(member.clone(), config.clone()).into_axum_router();
+    grpc.clone().fallback_service(http::client_routes(Edge { member, config }, grpc))
 }
 
-/// The HTTP endpoints alone: where clients have a port of their own for them.
+/// The HTTP endpoints alone (`--listen-client-http-urls`); the client port then serves [`grpc`] alone.
 pub fn http_router(member: Member, config: EdgeConfig) -> axum::Router {
-    http::routes(Edge { member, config })
+    let grpc = grpc(member.clone(), config.clone()).into_axum_router();
+    http::client_routes(Edge { member, config }, grpc)
 }
 
-/// Metrics and health alone.
+/// `/metrics` and the health probes alone (`--listen-metrics-urls`).
 pub fn metrics_router(member: Member, config: EdgeConfig) -> axum::Router {
-    http::probes(Edge { member, config })
+    http::metrics_routes(Edge { member, config })
 }
 
 /// The gRPC services alone: what a client in the same process talks to.
 pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
     let receive = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
+    let counting = Counting {
+        metrics: member.metrics().rpc.clone(),
+        extensive: config.http.extensive_metrics,
+        warn_unary: config.warn_unary,
+    };
     let edge = Edge { member, config };
-    Routes::new(KvServer::new(edge.clone()).max_decoding_message_size(receive))
+    let routes = Routes::new(KvServer::new(edge.clone()).max_decoding_message_size(receive))
         .add_service(WatchServer::new(edge.clone()).max_decoding_message_size(receive))
         .add_service(LeaseServer::new(edge.clone()))
         .add_service(ClusterServer::new(edge.clone()))
-        .add_service(MaintenanceServer::new(edge))
+        .add_service(MaintenanceServer::new(edge));
+    Routes::from(routes.into_axum_router().layer(counting))
 }
 
 impl Edge {

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod engine;
 pub mod network;
 pub mod peer;
+pub mod process;
 pub mod random;
 pub mod restore;
 pub mod serve;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::ids::{ClusterId, MemberId};
+use crate::metrics::PeerTraffic;
 
 pub mod client;
 mod connection;
@@ -121,4 +122,9 @@ pub trait Service: Send + Sync + 'static {
     /// Whether `member` was removed from the cluster. Anyone else of the same cluster is welcome: a member that lags may
     /// not know its leader yet.
     fn is_removed(&self, member: MemberId) -> bool;
+
+    /// Where the traffic with `member` is counted; for nobody by default.
+    fn traffic(&self, _member: MemberId) -> PeerTraffic {
+        PeerTraffic::default()
+    }
 }

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::disk::{Disk, File};
 use super::random::Random;
+use crate::metrics::WalMetrics;
 use crate::wal::frame::decode_record;
 use crate::wal::recovery::Damage;
 use crate::wal::segment::Owner;
@@ -73,6 +74,7 @@ struct Shared {
     wake: Condvar,
     /// Every live segment's file, by number.
     segments: Mutex<BTreeMap<u32, Arc<dyn File>>>,
+    metrics: WalMetrics,
 }
 
 impl Shared {
@@ -100,7 +102,20 @@ impl Wal {
     /// # Errors
     /// When the directory cannot be used, is another member's, or acknowledged data is lost.
     pub fn open(disk: Arc<dyn Disk>, random: &dyn Random, options: WalOptions) -> Result<Self, OpenError> {
-        open::open(disk, random, options)
+        Self::open_measured(disk, random, options, WalMetrics::default())
+    }
+
+    /// [`Wal::open`], with its writes and syncs measured.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn open_measured(
+        disk: Arc<dyn Disk>,
+        random: &dyn Random,
+        options: WalOptions,
+        metrics: WalMetrics,
+    ) -> Result<Self, OpenError> {
+        open::open(disk, random, options, metrics)
     }
 
     /// Appends entries after the last one; they are readable at once.

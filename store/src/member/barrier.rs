@@ -53,6 +53,9 @@ impl Inner {
                 std::mem::take(&mut state.waiting)
             };
             let outcome = self.confirm().await;
+            if outcome.is_err() {
+                self.metrics.server.failed_read_indexes.inc();
+            }
             for read in waiting {
                 // A client may have gone away meanwhile.
                 let _ = read.send(outcome.clone());
@@ -65,7 +68,12 @@ impl Inner {
         let deadline = self.deadline();
         let mut progress = self.progress.clone();
         loop {
-            if let Some(index) = self.ask_read_index(deadline).await {
+            let attempt = deadline.min(Instant::now() + READ_INDEX_TIMEOUT);
+            let asked = self.ask_read_index(attempt).await;
+            if asked.is_none() && Instant::now() >= attempt {
+                self.metrics.server.slow_read_indexes.inc();
+            }
+            if let Some(index) = asked {
                 return match timeout_at(deadline, progress.wait_for(|progress| progress.next > index)).await {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(_)) => Err(StoreError::Stopped),
@@ -76,9 +84,8 @@ impl Inner {
         }
     }
 
-    async fn ask_read_index(&self, deadline: Instant) -> Option<u64> {
+    async fn ask_read_index(&self, attempt: Instant) -> Option<u64> {
         let leader = self.leader()?;
-        let attempt = deadline.min(Instant::now() + READ_INDEX_TIMEOUT);
         if leader.is_self {
             return timeout_at(attempt, self.read_index()).await.ok().flatten();
         }

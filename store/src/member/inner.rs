@@ -25,6 +25,7 @@ use crate::io::peer::client::{Client, Clients};
 use crate::io::peer::snapshot::Receiver;
 use crate::io::wal::WalReader;
 use crate::limits::{LEADER_RETRY_PAUSE, REQUEST_TIMEOUT};
+use crate::metrics::Metrics;
 use crate::state::{Reader, State, Storage};
 
 pub(super) type Raft = openraft::Raft<Types, Machine<State>>;
@@ -37,6 +38,7 @@ pub(super) struct Inner {
     pub(super) log: WalReader,
     pub(super) clients: Arc<Clients>,
     pub(super) requests: Arc<Requests>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) barrier: Barrier,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kontiki_api::etcdserverpb as pb;
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use super::inner::{Inner, until};
@@ -34,6 +35,7 @@ pub(super) struct Leases {
     timed: Mutex<Timed>,
     reader: Arc<Reader>,
     clock: Arc<dyn Clock>,
+    renewed: IntCounter,
 }
 
 /// A lease's answer from the primary.
@@ -45,8 +47,8 @@ pub(super) enum Lease<T> {
 }
 
 impl Leases {
-    pub(super) fn new(reader: Arc<Reader>, clock: Arc<dyn Clock>) -> Self {
-        Self { timed: Mutex::new(Timed::default()), reader, clock }
+    pub(super) fn new(reader: Arc<Reader>, clock: Arc<dyn Clock>, renewed: IntCounter) -> Self {
+        Self { timed: Mutex::new(Timed::default()), reader, clock, renewed }
     }
 
     fn promote(&self, extend: std::time::Duration) {
@@ -65,7 +67,11 @@ impl Leases {
     }
 
     pub(super) fn renew(&self, lease: LeaseId) -> Lease<i64> {
-        self.ask(|lessor, now| lessor.renew(lease, now))
+        let renewed = self.ask(|lessor, now| lessor.renew(lease, now));
+        if let Lease::Found(_) = renewed {
+            self.renewed.inc();
+        }
+        renewed
     }
 
     pub(super) fn remaining(&self, lease: LeaseId) -> Lease<TimeToLive> {
@@ -209,7 +215,10 @@ impl Inner {
         for (lease, outcome) in leases.iter().zip(outcomes) {
             match outcome {
                 // A client may have revoked it at the same time.
-                Ok(_) | Err(StoreError::LeaseNotFound) => tracing::debug!(%lease, "an expired lease was revoked"),
+                Ok(_) | Err(StoreError::LeaseNotFound) => {
+                    self.metrics.server.leases_expired.inc();
+                    tracing::debug!(%lease, "an expired lease was revoked");
+                }
                 Err(error) => tracing::warn!(%lease, %error, "an expired lease is not revoked yet"),
             }
         }

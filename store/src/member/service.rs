@@ -21,6 +21,7 @@ use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
 use crate::limits;
 use crate::membership::join::{Listed, Roster};
+use crate::metrics::PeerTraffic;
 
 type Answer = Result<Bytes, String>;
 
@@ -64,6 +65,10 @@ impl Service for PeerService {
         let Some(inner) = self.0.upgrade() else { return false };
         // One that still votes, or is still told of its removal, goes on for that long.
         inner.reader.members().is_removed(member) && !inner.is_in_raft(member)
+    }
+
+    fn traffic(&self, member: MemberId) -> PeerTraffic {
+        self.0.upgrade().map_or_else(PeerTraffic::default, |inner| inner.metrics.peers.peer(member))
     }
 }
 
@@ -152,7 +157,10 @@ impl Inner {
         };
         tracing::info!(%from, %meta, "installing a snapshot");
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Copy(dir) };
-        Ok(encoded(&self.raft.install_full_snapshot(vote, snapshot).await.map_err(text)?))
+        self.metrics.server.snapshots_applying.inc();
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        self.metrics.server.snapshots_applying.dec();
+        Ok(encoded(&installed.map_err(text)?))
     }
 }
 

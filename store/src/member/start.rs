@@ -43,15 +43,17 @@ use crate::io::peer::{Identity, Kind, Lane, server};
 use crate::io::random::{Random, SystemRandom};
 use crate::io::wal::{Wal, WalOptions};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::state::{State, StateOptions};
 use crate::wal::segment::Owner;
 
 pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
     let beginning = identify(&mut config, Tcp::shared()).await?;
-    let Recovered { wal, state, checkpoints } = recover(&config).await?;
+    let metrics = Arc::new(Metrics::new());
+    let Recovered { wal, state, checkpoints } = recover(&config, &metrics).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
-    let clients = Clients::new(Tcp::shared(), me);
+    let clients = Clients::measured(Tcp::shared(), me, metrics.peers.clone());
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -71,6 +73,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     }
     let machine =
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
+    let machine = machine.measured(metrics.apply.clone(), config.warn_apply);
     let (progress, running) = (machine.progress(), machine.running());
     let settings = Arc::new(settings(&config)?);
     let network = Network::new(clients.clone());
@@ -81,7 +84,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let (lost, losses) = mpsc::channel(limits::LOST_CONNECTIONS_WAITING);
     let (leading, leadership) = watch::channel(Leadership::default());
     let inner = Arc::new(Inner {
-        leases: Leases::new(reader.clone(), Arc::new(SystemClock::default())),
+        leases: Leases::new(reader.clone(), Arc::new(SystemClock::default()), metrics.server.leases_renewed.clone()),
         barrier: Barrier::default(),
         started: Instant::now(),
         reconfiguration: Mutex::default(),
@@ -98,6 +101,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         log,
         clients,
         requests,
+        metrics,
         progress,
         leadership,
         lost,
@@ -145,7 +149,7 @@ struct Recovered {
     checkpoints: Checkpoints,
 }
 
-async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
+async fn recover(config: &MemberConfig, metrics: &Metrics) -> Result<Recovered, StartError> {
     let dir = config.data_dir.join("member");
     let options = WalOptions {
         dir: config.tuning.log_dir.clone().unwrap_or_else(|| dir.join("log")),
@@ -154,12 +158,15 @@ async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
         cache_bytes: limits::LOG_CACHE_BYTES,
         fsync: config.fsync,
     };
+    let state_options = StateOptions { metrics: metrics.state.clone(), ..StateOptions::default() };
+    let wal_metrics = metrics.wal.clone();
     let open = move || -> Result<Recovered, (PathBuf, String)> {
         let at = |dir: &Path, error: &dyn std::fmt::Display| (dir.to_owned(), error.to_string());
         // The state first: its lock keeps a second process away from the log too.
         let state_dir = dir.join("state");
-        let state = State::open(&state_dir, StateOptions::default()).map_err(|e| at(&state_dir, &e))?;
-        let wal = Wal::open(Arc::new(LocalDisk), &SystemRandom, options.clone()).map_err(|e| at(&options.dir, &e))?;
+        let state = State::open(&state_dir, state_options).map_err(|e| at(&state_dir, &e))?;
+        let wal = Wal::open_measured(Arc::new(LocalDisk), &SystemRandom, options.clone(), wal_metrics);
+        let wal = wal.map_err(|e| at(&options.dir, &e))?;
         let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
         Ok(Recovered { wal, state, checkpoints })
     };
@@ -256,6 +263,7 @@ async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>
             if changed && known.leader != now.leader {
                 match now.leader {
                     Some(leader) => {
+                        inner.metrics.server.leader_changes.inc();
                         tracing::info!(%leader, term = %now.term, is_self = now.is_self, "a leader is known")
                     }
                     None => tracing::info!(term = %now.term, "no leader is known"),

@@ -89,6 +89,7 @@ impl Cluster {
             existing: false,
             force_new_cluster: false,
             membership: self.membership,
+            warn_apply: crate::limits::WARN_APPLY,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::ids::{LeaseId, MemberId};
 use crate::io::engine::{Engine, Family};
 use crate::lease::table::LeaseChange;
+use crate::metrics::Counts;
 use crate::mvcc::compare::{self, Path};
 use crate::mvcc::index::At;
 use crate::mvcc::interval::Interval;
@@ -34,6 +35,7 @@ pub(crate) struct Stage {
     pub(crate) blocks: Vec<Block>,
     pub(crate) lease_changes: Vec<LeaseChange>,
     pub(crate) members_changed: bool,
+    pub(crate) counts: Counts,
 }
 
 /// One command being applied.
@@ -78,6 +80,7 @@ impl<'a> Writer<'a> {
 
     /// Applies one command and takes its revision.
     pub(crate) fn apply(mut self, command: &Command) -> Reply {
+        let before = self.stage.counts.operations();
         let reply = match command {
             Command::Put(request) => self.check_put(request).map(|()| Response::Put(self.put(request))),
             Command::DeleteRange(request) => Ok(Response::DeleteRange(self.delete_range(request))),
@@ -93,6 +96,7 @@ impl<'a> Writer<'a> {
             Command::MemberRemove(request) => self.remove_member(MemberId(request.id)),
             Command::MemberChange(change) => self.change_member(change),
         };
+        self.stage.counts.txns += u64::from(self.stage.counts.operations() > before + 1);
         if !self.changes.is_empty() {
             assert!(reply.is_ok(), "a failed command changes nothing");
             self.stage.revision += 1;
@@ -160,6 +164,8 @@ impl<'a> Writer<'a> {
             value,
             lease,
         };
+        self.stage.counts.puts += 1;
+        self.stage.counts.put_bytes += (kv.key.len() + kv.value.len()) as u64;
         let before = current.map_or(0, |version| version.lease);
         self.move_lease(&kv.key, before, lease);
         self.record(Kind::Put, &kv, current.is_some(), previous.clone());
@@ -167,6 +173,7 @@ impl<'a> Writer<'a> {
     }
 
     fn delete_range(&mut self, request: &pb::DeleteRangeRequest) -> pb::DeleteRangeResponse {
+        self.stage.counts.deletes += 1;
         let interval = Interval::of(&request.key, &request.range_end);
         let bare = !(request.prev_kv || self.previous_wanted);
         let kvs = self.with_view(|view| range::all(view, At::Newest, &interval, bare));
@@ -228,7 +235,8 @@ impl<'a> Writer<'a> {
         pb::TxnResponse { header: Some(pb::ResponseHeader::default()), succeeded: path.succeeded, responses }
     }
 
-    fn range(&self, request: &pb::RangeRequest) -> pb::RangeResponse {
+    fn range(&mut self, request: &pb::RangeRequest) -> pb::RangeResponse {
+        self.stage.counts.ranges += 1;
         let at = if request.revision > 0 { At::Revision(request.revision) } else { At::Newest };
         let ranged = self.with_view(|view| range::range(view, at, request));
         pb::RangeResponse { header: self.header(), kvs: ranged.kvs, more: ranged.more, count: ranged.count }
@@ -260,6 +268,7 @@ impl<'a> Writer<'a> {
     fn lease_revoke(&mut self, request: &pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, StoreError> {
         let id = LeaseId(request.id);
         let (_, keys) = self.core.leases.read().keys(id).ok_or(StoreError::LeaseNotFound)?;
+        self.stage.counts.deletes += keys.len() as u64;
         for key in keys {
             let interval = Interval::single(key);
             let bare = !self.previous_wanted;

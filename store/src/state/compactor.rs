@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use rocksdb::WriteBatch;
 
 use super::core::{self, Core};
+use crate::io::clock::Stopwatch;
 use crate::io::engine::Family;
 use crate::limits;
 
@@ -29,6 +30,7 @@ struct Pass {
     floor: i64,
     /// Where it goes on; nothing between passes.
     next: Option<Box<[u8]>>,
+    since: Stopwatch,
 }
 
 #[derive(Default)]
@@ -41,7 +43,7 @@ impl Compactor {
     pub(crate) fn new(core: Arc<Core>, compacted: i64) -> Self {
         Self {
             core,
-            pass: Mutex::new(Pass { floor: compacted, next: None }),
+            pass: Mutex::new(Pass { floor: compacted, next: None, since: Stopwatch::start() }),
             compacted: tokio::sync::watch::Sender::new(compacted),
             signal: Mutex::default(),
             signalled: Condvar::new(),
@@ -90,7 +92,7 @@ impl Compactor {
             if floor <= pass.floor {
                 return false;
             }
-            *pass = Pass { floor, next: Some(Box::default()) };
+            *pass = Pass { floor, next: Some(Box::default()), since: Stopwatch::start() };
         }
         let mut removed = Vec::new();
         {
@@ -110,7 +112,10 @@ impl Compactor {
             core::put_compacted(&engine, &mut batch, pass.floor);
         }
         engine.write(batch).expect("the state database accepts writes");
+        let metrics = &self.core.metrics;
+        metrics.compacted_records.inc_by(removed.len() as u64);
         if done {
+            metrics.compaction_ms.observe(pass.since.elapsed().as_secs_f64() * 1e3);
             self.compacted.send_replace(pass.floor);
         }
         true
@@ -120,7 +125,7 @@ impl Compactor {
     pub(crate) fn replace(&self, compacted: i64, replace: impl FnOnce()) {
         let mut pass = self.pass.lock();
         replace();
-        *pass = Pass { floor: compacted, next: None };
+        *pass = Pass { floor: compacted, next: None, since: Stopwatch::start() };
         self.compacted.send_replace(compacted);
         drop(pass);
         self.wake();

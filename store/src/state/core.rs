@@ -13,6 +13,7 @@ use crate::ids::{LeaseId, LogIndex};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
 use crate::membership::MemberTable;
+use crate::metrics::StateMetrics;
 use crate::mvcc::index::Index;
 use crate::mvcc::range::{Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     /// What is committed; written after the data it describes.
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
+    pub(crate) metrics: StateMetrics,
 }
 
 /// Everything that is rebuilt from a database when it is opened.
@@ -43,7 +45,7 @@ pub(crate) struct Contents {
 }
 
 impl Core {
-    pub(crate) fn new(engine: Arc<Engine>, contents: Contents) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, contents: Contents, metrics: StateMetrics) -> Self {
         Self {
             index: RwLock::new(contents.index),
             engine: RwLock::new(engine),
@@ -54,6 +56,7 @@ impl Core {
             members_version: tokio::sync::watch::Sender::new(0),
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
+            metrics,
         }
     }
 

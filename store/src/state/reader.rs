@@ -14,9 +14,11 @@ use crate::error::StoreError;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision};
 use crate::lease::table::LeaseChange;
 use crate::limits;
+use crate::metrics::Counts;
 use crate::mvcc::compare;
 use crate::mvcc::hash;
 use crate::mvcc::index::At;
+use crate::mvcc::interval::Interval;
 use crate::mvcc::range::{self, Gone};
 use crate::watch::WatchHub;
 use crate::watch::hub::Hub;
@@ -80,6 +82,7 @@ impl Reader {
             };
             self.range_at(request, at, moment)
         })
+        .inspect(|_| self.count_ranges(1))
     }
 
     /// A transaction that holds only ranges (see [`check::is_read_only`]), at one revision.
@@ -107,6 +110,7 @@ impl Reader {
             }
             Ok(pb::TxnResponse { header: header(moment.revision), succeeded: path.succeeded, responses })
         })
+        .inspect(|answer| self.count_ranges(answer.responses.len() as u64))
     }
 
     /// A digest of the logical contents up to a revision (0 = current), equal on all members.
@@ -128,6 +132,18 @@ impl Reader {
                 hash_revision: at,
             })
         })
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        let index = self.core.index.read();
+        let everything = Interval::of(&Bytes::from_static(&[0]), &Bytes::from_static(&[0]));
+        index.count(&everything, At::Revision(index.revision())).unwrap_or(0)
+    }
+
+    fn count_ranges(&self, ranges: u64) {
+        self.core.metrics.add(&Counts { ranges, txns: u64::from(ranges > 1), ..Counts::default() });
     }
 
     #[must_use]

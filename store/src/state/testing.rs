@@ -27,6 +27,7 @@ pub(crate) fn options() -> StateOptions {
         value_cache_bytes: 1 << 20,
         watch_ring_bytes: 1 << 20,
         background_compaction: false,
+        ..StateOptions::default()
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{Interval as Ticks, MissedTickBehavior};
 use super::hub::{Hub, Look, Signal, Slot};
 use super::replay;
 use super::response;
-use super::watcher::{Filter, Watcher};
+use super::watcher::{Filter, Replaying, Watcher};
 use crate::limits;
 use crate::mvcc::interval::Interval;
 
@@ -80,6 +80,7 @@ impl WatchHub {
 
     #[must_use]
     pub fn stream_with(&self, options: WatchStreamOptions) -> WatchStream {
+        self.hub.core.metrics.watch_streams.inc();
         WatchStream {
             hub: self.hub.clone(),
             options,
@@ -127,7 +128,7 @@ impl WatchStream {
     /// revision that is still to come.
     pub fn progress(&mut self) {
         let revision = self.hub.revision();
-        let near = self.watchers.values().all(|watcher| !watcher.replaying && watcher.start <= revision);
+        let near = self.watchers.values().all(|watcher| !watcher.replaying.get() && watcher.start <= revision);
         if near && !self.watchers.is_empty() {
             self.progress_asked += 1;
         }
@@ -234,7 +235,7 @@ impl WatchStream {
             progress_notify: request.progress_notify,
             start: request.start_revision,
             next: start,
-            replaying: start <= revision,
+            replaying: Replaying::new(start <= revision, &self.hub.core.metrics.slow_watchers),
             served_since_tick: false,
         };
         self.watchers.insert(watch_id, watcher);
@@ -247,12 +248,12 @@ impl WatchStream {
         watcher.next = watcher.next.max(watcher.slot.synced_before.load(Ordering::Acquire));
         let (events, revision) = match hub.look(watcher.registration, watcher.next) {
             Look::Synced(newest) => {
-                watcher.replaying = false;
+                watcher.replaying.set(false);
                 watcher.next = watcher.next.max(newest + 1);
                 return Served::Nothing;
             }
             Look::Blocks(blocks, more) => {
-                watcher.replaying = false;
+                watcher.replaying.set(false);
                 if more {
                     watcher.slot.enqueue();
                 }
@@ -261,7 +262,7 @@ impl WatchStream {
                 (watcher.events(&hub.core, &blocks), revision)
             }
             Look::Behind { from, newest } => {
-                watcher.replaying = true;
+                watcher.replaying.set(true);
                 match replay::slice(&hub.core, &watcher.interval, from, newest) {
                     Err(replay::Compacted(floor)) => return Served::Response(self.end_compacted(watch_id, floor)),
                     Ok(slice) => {
@@ -276,6 +277,7 @@ impl WatchStream {
             return Served::Nothing;
         }
         watcher.served_since_tick = true;
+        hub.core.metrics.events_sent.inc_by(events.len() as u64);
         let fragment = watcher.fragment;
         Served::Response(self.respond(watch_id, revision, events, fragment))
     }
@@ -324,6 +326,7 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        self.hub.core.metrics.watch_streams.dec();
         for watcher in self.watchers.values() {
             self.hub.unregister(watcher.registration);
         }

@@ -6,6 +6,7 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::Event;
 use kontiki_api::mvccpb::event::EventType;
 use pb::watch_create_request::FilterType;
+use prometheus::IntGauge;
 
 use super::hub::{Registration, Slot};
 use super::replay;
@@ -25,9 +26,41 @@ pub(crate) struct Watcher {
     /// The next revision it has not been given.
     pub(crate) next: i64,
     /// It reads old revisions from disk, or has not been looked at yet.
-    pub(crate) replaying: bool,
+    pub(crate) replaying: Replaying,
     /// It was sent events since the last tick, so it knows where the store is.
     pub(crate) served_since_tick: bool,
+}
+
+/// Whether a watcher still reads the past; those who do are counted as slow.
+pub(crate) struct Replaying {
+    replaying: bool,
+    slow: IntGauge,
+}
+
+impl Replaying {
+    pub(crate) fn new(replaying: bool, slow: &IntGauge) -> Self {
+        let mut this = Self { replaying: false, slow: slow.clone() };
+        this.set(replaying);
+        this
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.replaying
+    }
+
+    pub(crate) fn set(&mut self, replaying: bool) {
+        match (std::mem::replace(&mut self.replaying, replaying), replaying) {
+            (false, true) => self.slow.inc(),
+            (true, false) => self.slow.dec(),
+            (true, true) | (false, false) => {}
+        }
+    }
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// Which parts of events it wants.

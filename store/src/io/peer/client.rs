@@ -1,6 +1,6 @@
 //! Calls to other members: a connection per member and lane, made when first needed and again after it broke.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,14 @@ use super::{Identity, Kind, Lane, PeerError, VISITOR};
 use crate::consensus::types::Address;
 use crate::ids::MemberId;
 use crate::io::network::Network;
+use crate::metrics::{PeerMetrics, PeerTraffic};
 use crate::limits::{PEER_CONNECT_TIMEOUT, PEER_RECONNECT_PAUSE};
 
 /// The calling side of the transport.
 pub struct Clients {
     network: Arc<dyn Network>,
     me: Identity,
+    metrics: PeerMetrics,
     peers: Mutex<HashMap<(MemberId, Lane), Arc<Client>>>,
     /// Some member has said that this one was removed.
     removed: CancellationToken,
@@ -31,8 +33,21 @@ pub struct Clients {
 impl Clients {
     #[must_use]
     pub fn new(network: Arc<dyn Network>, me: Identity) -> Arc<Self> {
+        Self::measured(network, me, PeerMetrics::default())
+    }
+
+    /// [`Clients::new`], with the traffic counted.
+    #[must_use]
+    pub fn measured(network: Arc<dyn Network>, me: Identity, metrics: PeerMetrics) -> Arc<Self> {
         let removed = CancellationToken::new();
-        Arc::new(Self { network, me, peers: Mutex::new(HashMap::new()), removed })
+        Arc::new(Self { network, me, metrics, peers: Mutex::new(HashMap::new()), removed })
+    }
+
+    /// The members that this one has an open connection to.
+    #[must_use]
+    pub fn connected(&self) -> BTreeSet<MemberId> {
+        let peers = self.peers.lock();
+        peers.values().filter(|client| client.open_connection().is_some()).map(|client| client.member).collect()
     }
 
     #[must_use]
@@ -56,6 +71,7 @@ impl Clients {
                 me: self.me,
                 member,
                 lane,
+                traffic: self.metrics.peer(member),
                 urls: Mutex::new(Vec::new()),
                 live: Mutex::new(None),
                 failed: tokio::sync::Mutex::new(None),
@@ -97,6 +113,7 @@ pub struct Client {
     me: Identity,
     member: MemberId,
     lane: Lane,
+    traffic: PeerTraffic,
     urls: Mutex<Vec<String>>,
     live: Mutex<Option<Arc<Connection>>>,
     /// Held while connecting; answers calls until the pause after a failure is over.
@@ -112,6 +129,12 @@ impl Client {
         self.member
     }
 
+    /// Where the traffic with this member is counted.
+    #[must_use]
+    pub fn traffic(&self) -> &PeerTraffic {
+        &self.traffic
+    }
+
     /// Sends a call and waits for its answer at most for `timeout`.
     ///
     /// # Errors
@@ -120,7 +143,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let connected = tokio::time::timeout_at(deadline, self.connect()).await;
         let connection = connected.map_err(|_| PeerError::NotSent("timed out connecting".to_owned()))??;
-        let call = connection.call(kind, body)?;
+        let call = connection.call(kind, body).inspect_err(|_| self.traffic.sent_failures.inc())?;
         match tokio::time::timeout_at(deadline, call).await {
             Ok(answer) => answer,
             Err(_) => Err(PeerError::Lost(format!("no answer within {} ms", timeout.as_millis()))),
@@ -175,6 +198,7 @@ impl Client {
                     tracing::warn!(member = %self.member, lane = ?self.lane, reason, "no connection");
                 }
                 *failed = Some((Instant::now(), reason.clone()));
+                self.traffic.sent_failures.inc();
                 Err(PeerError::NotSent(reason))
             }
         }
@@ -190,7 +214,7 @@ impl Client {
                 Ok(stream)
             };
             match tokio::time::timeout(PEER_CONNECT_TIMEOUT, attempt).await {
-                Ok(Ok(stream)) => return Ok(Connection::start(stream)),
+                Ok(Ok(stream)) => return Ok(Connection::start(stream, self.traffic.clone())),
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = io::ErrorKind::TimedOut.into(),
             }

@@ -9,12 +9,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Frame, FrameReader, write_frames};
 use super::{Kind, PeerError};
 use crate::io::network::Stream;
 use crate::limits::PEER_CALLS_WAITING;
+use crate::metrics::PeerTraffic;
 
 /// Tags of answers.
 pub(super) const DONE: u8 = 0;
@@ -34,11 +36,12 @@ pub(super) struct Connection {
     out: mpsc::Sender<Frame>,
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU64,
+    sent: IntCounter,
 }
 
 impl Connection {
     /// Runs the connection on `stream` until it breaks or this handle is dropped.
-    pub(super) fn start(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn start(stream: Box<dyn Stream>, traffic: PeerTraffic) -> Self {
         let (out, queue) = mpsc::channel(PEER_CALLS_WAITING);
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let (read, write) = tokio::io::split(stream);
@@ -49,12 +52,13 @@ impl Connection {
             }
         });
         let from_reader = waiting.clone();
+        let received = traffic.received_bytes.clone();
         tokio::spawn(async move {
-            let reason = receive(FrameReader::new(read), &from_reader).await;
+            let reason = receive(FrameReader::new(read), &from_reader, &received).await;
             close(&from_reader, &reason);
             writer.abort();
         });
-        Self { out, waiting, next: AtomicU64::new(0) }
+        Self { out, waiting, next: AtomicU64::new(0), sent: traffic.sent_bytes }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -73,8 +77,10 @@ impl Connection {
             waiting.calls.insert(number, sender);
         }
         let call = Call { number, answer, waiting: self.waiting.clone() };
+        let frame = Frame { tag: kind.number(), number, body };
+        self.sent.inc_by(frame.wire_bytes());
         // A call that is refused here takes itself off the list.
-        self.out.try_send(Frame { tag: kind.number(), number, body }).map_err(|error| match error {
+        self.out.try_send(frame).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PeerError::NotSent("too many calls are waiting".to_owned()),
             mpsc::error::TrySendError::Closed(_) => PeerError::NotSent("the connection is closed".to_owned()),
         })?;
@@ -82,13 +88,18 @@ impl Connection {
     }
 }
 
-async fn receive(mut frames: FrameReader<impl tokio::io::AsyncRead + Unpin>, waiting: &Mutex<Waiting>) -> String {
+async fn receive(
+    mut frames: FrameReader<impl tokio::io::AsyncRead + Unpin>,
+    waiting: &Mutex<Waiting>,
+    received: &IntCounter,
+) -> String {
     loop {
         let frame = match frames.next().await {
             Ok(Some(frame)) => frame,
             Ok(None) => return "closed by the peer".to_owned(),
             Err(error) => return error.to_string(),
         };
+        received.inc_by(frame.wire_bytes());
         let answer = match frame.tag {
             DONE => Ok(frame.body),
             _ => Err(String::from_utf8_lossy(&frame.body).into_owned()),

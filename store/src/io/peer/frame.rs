@@ -21,6 +21,13 @@ pub(super) struct Frame {
     pub(super) body: Bytes,
 }
 
+impl Frame {
+    /// What it takes on the wire.
+    pub(super) fn wire_bytes(&self) -> u64 {
+        (HEADER + self.body.len()) as u64
+    }
+}
+
 /// Takes frames off a stream.
 pub(super) struct FrameReader<R> {
     stream: R,

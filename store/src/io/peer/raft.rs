@@ -27,6 +27,7 @@ use crate::consensus::types::{
 };
 use crate::consensus::{Storage, codec, wire};
 use crate::ids::MemberId;
+use crate::io::clock::Stopwatch;
 use crate::limits::{PEER_APPEND_TIMEOUT, PEER_APPENDS_IN_FLIGHT};
 
 /// Makes openraft's view of a peer.
@@ -140,7 +141,13 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse, RPCError<Types>> {
         let body = wire::encode_append(request);
-        let answer = self.appends.call(Kind::Append, body, option.soft_ttl()).await.map_err(|e| rpc_error(&e))?;
+        let (sent, traffic) = (Stopwatch::start(), self.appends.traffic());
+        let answer = self.appends.call(Kind::Append, body, option.soft_ttl()).await;
+        match &answer {
+            Ok(_) => traffic.round_trip.observe(sent.elapsed().as_secs_f64()),
+            Err(_) => traffic.heartbeat_failures.inc(),
+        }
+        let answer = answer.map_err(|error| rpc_error(&error))?;
         wire::decode_append_response(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use super::frame::{Frame, FrameReader, write_frames};
 use super::handshake::{self, Caller};
 use super::{Identity, Kind, Service, VISITOR};
 use crate::io::network::{Listener, Stream};
+use crate::metrics::PeerTraffic;
 use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
 
 /// Accepts connections until `stop`.
@@ -56,32 +58,44 @@ async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service:
     if !visits {
         service.connected(member);
     }
-    match run_calls(stream, member, &*service).await {
+    let traffic = service.traffic(member);
+    match run_calls(stream, member, &*service, &traffic).await {
         Ok(()) => tracing::debug!(%member, ?lane, "a member disconnected"),
-        Err(error) => tracing::debug!(%member, ?lane, %error, "a member's connection broke"),
+        Err(error) => {
+            traffic.received_failures.inc();
+            tracing::debug!(%member, ?lane, %error, "a member's connection broke");
+        }
     }
     if !visits {
         service.lost(member);
     }
 }
 
-async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, service: &dyn Service) -> io::Result<()> {
+async fn run_calls(
+    stream: Box<dyn Stream>,
+    member: crate::ids::MemberId,
+    service: &dyn Service,
+    traffic: &PeerTraffic,
+) -> io::Result<()> {
     let (read, write) = tokio::io::split(stream);
     let mut frames = FrameReader::new(read);
     let (out, queue) = mpsc::channel(PEER_CALLS_WAITING);
     let writer = write_frames(write, queue);
     tokio::pin!(writer);
-    let mut running = FuturesUnordered::new();
+    let mut running: FuturesUnordered<BoxFuture<'static, Frame>> = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
             written = &mut writer => return written,
             Some(answer) = running.next(), if !running.is_empty() => {
                 // The queue is longer than the calls that may run: only a caller that reads nothing fills it.
+                traffic.sent_bytes.inc_by(answer.wire_bytes());
                 out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
             }
             frame = frames.next(), if running.len() < PEER_CALLS_RUNNING => {
-                let Some(Frame { tag, number, body }) = frame? else { return Ok(()) };
+                let Some(frame) = frame? else { return Ok(()) };
+                traffic.received_bytes.inc_by(frame.wire_bytes());
+                let Frame { tag, number, body } = frame;
                 let kind = Kind::from_number(tag)
                     .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("unknown kind of call {tag}")))?;
                 // Its next connection is refused with the reason.
@@ -92,7 +106,7 @@ async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, servic
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a visitor may only ask for the members"));
                 }
                 let call = service.call(member, kind, body);
-                let mut answer = Box::pin(async move {
+                let mut answer: BoxFuture<'static, Frame> = Box::pin(async move {
                     match call.await {
                         Ok(body) => Frame { tag: DONE, number, body },
                         Err(reason) => Frame { tag: REFUSED, number, body: reason.into_bytes().into() },
@@ -101,6 +115,7 @@ async fn run_calls(stream: Box<dyn Stream>, member: crate::ids::MemberId, servic
                 // Once before the next frame is read: appends reach Raft in their order.
                 match futures::poll!(&mut answer) {
                     std::task::Poll::Ready(answer) => {
+                        traffic.sent_bytes.inc_by(answer.wire_bytes());
                         out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
                     }
                     std::task::Poll::Pending => running.push(answer),

@@ -16,6 +16,7 @@ use super::super::random::Random;
 use super::files::{Files, SEGMENT, list, segment_path};
 use super::writer::{Active, Closed, Writer};
 use super::{OpenError, Queue, Shared, Wal, WalOptions};
+use crate::metrics::WalMetrics;
 use crate::wal::Record;
 use crate::wal::recovery::{Damage, Scan, check_header, scan};
 use crate::wal::segment::{Owner, SEGMENT_HEADER, SegmentHeader};
@@ -45,7 +46,12 @@ struct Loaded {
     header: SegmentHeader,
 }
 
-pub(super) fn open(disk: Arc<dyn Disk>, random: &dyn Random, options: WalOptions) -> Result<Wal, OpenError> {
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    random: &dyn Random,
+    options: WalOptions,
+    metrics: WalMetrics,
+) -> Result<Wal, OpenError> {
     disk.create_dir(&options.dir)?;
     let listing = list(&*disk, &options.dir)?;
     let files = Files::start(disk.clone(), options.dir.clone(), options.segment_bytes, listing.spares)?;
@@ -82,6 +88,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, random: &dyn Random, options: WalOptions
         queue: Mutex::new(Queue::default()),
         wake: Condvar::new(),
         segments: Mutex::new(live),
+        metrics,
     });
     let thread = Writer::start(shared.clone(), options, files, active, closed, random.next_u64())?;
     Ok(Wal { shared, thread: Some(thread) })

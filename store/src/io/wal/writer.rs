@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
+use super::super::clock::Stopwatch;
 use super::super::disk::File;
 use super::files::Files;
 use super::{Done, Job, Shared, WalOptions};
@@ -179,9 +180,14 @@ impl Writer {
             false => Offset::default(),
         };
         let frame = self.builder.finish(*nonce, *end, durable);
+        let metrics = &self.shared.metrics;
+        let mut watch = Stopwatch::start();
         file.write_at(frame, *end).unwrap_or_else(|error| die(&self.options, "write", &error));
+        metrics.write.observe(watch.lap().as_secs_f64());
+        metrics.written_bytes.add(i64::try_from(frame.len()).unwrap_or(i64::MAX));
         if self.options.fsync {
             file.sync().unwrap_or_else(|error| die(&self.options, "sync", &error));
+            metrics.fsync.observe(watch.elapsed().as_secs_f64());
         }
         self.written = self.pending.clone();
     }

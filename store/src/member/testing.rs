@@ -1,0 +1,49 @@
+//! A member alone, for the tests of the edges.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use super::{Member, MemberConfig, Peer, Timing};
+use crate::ids::{ClusterId, MemberId};
+
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A one-member cluster that takes writes, in a directory of its own.
+pub(crate) struct Alone {
+    pub(crate) member: Member,
+    _dir: tempfile::TempDir,
+}
+
+impl Alone {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let id = MemberId(1);
+        let peer = Peer { name: "alone".to_owned(), peer_urls: vec!["http://127.0.0.1:1".to_owned()] };
+        let config = MemberConfig {
+            id,
+            cluster_id: ClusterId(12),
+            name: peer.name.clone(),
+            data_dir: dir.path().to_owned(),
+            peers: BTreeMap::from([(id, peer)]),
+            // Nobody calls it.
+            peer_listen: Vec::new(),
+            client_urls: vec!["http://127.0.0.1:2".to_owned()],
+            timing: Timing::default(),
+            fsync: false,
+            warn_apply: crate::limits::WARN_APPLY,
+        };
+        let member = Member::start(config).await.unwrap();
+        within(member.read_barrier()).await.unwrap();
+        Self { member, _dir: dir }
+    }
+}
+
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, work).await.expect("within a minute")
+}
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
+}
