@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +14,8 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use kontiki_store::bolt::status::{self, Status};
 use kontiki_store::bolt::{Db, trailer};
-use kontiki_store::config::Bootstrap;
+use kontiki_store::config::identity;
+use kontiki_store::config::url::Url;
 use kontiki_store::io::restore::{Restore, restore};
 
 use crate::{kubeconfig, net};
@@ -223,26 +223,15 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
     }
     let data_dir = arguments.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", arguments.name)));
     let RestoreTo { name, initial_cluster, initial_cluster_token, initial_advertise_peer_urls, .. } = arguments.clone();
-    let bootstrap = Bootstrap {
-        name,
-        data_dir,
-        listen_peer_urls: "http://localhost:2380".to_owned(),
-        listen_client_urls: "http://localhost:2379".to_owned(),
-        initial_advertise_peer_urls,
-        advertise_client_urls: "http://localhost:2379".to_owned(),
-        initial_cluster,
-        initial_cluster_state: "new".to_owned(),
-        initial_cluster_token,
-        fsync: true,
-    };
-    // Nothing is listened on here, so no name needs an address.
-    let member = bootstrap.resolve(|_, port| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))]))?.member;
+    let advertised = Url::parse_list(&initial_advertise_peer_urls)
+        .map_err(|error| anyhow::anyhow!("--initial-advertise-peer-urls: {error}"))?;
+    let member = identity::place(&name, &advertised, &initial_cluster, &initial_cluster_token)?;
     for (id, peer) in &member.peers {
         println!("added member {id} ({}) at {}", peer.name, peer.peer_urls.join(","));
     }
     let imported = restore(&Restore {
         snapshot: arguments.file.clone(),
-        data_dir: member.data_dir.clone(),
+        data_dir: data_dir.clone(),
         wal_dir: arguments.wal_dir.clone(),
         id: member.id,
         cluster_id: member.cluster_id,
@@ -256,7 +245,7 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
         imported.records,
         imported.leases,
         imported.revision,
-        member.data_dir.display(),
+        data_dir.display(),
         member.id,
         member.cluster_id
     );

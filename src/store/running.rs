@@ -1,12 +1,15 @@
 //! A member that serves its clients: from settings to listeners, and down again.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use kontiki_store::config::listen::{Listener, Serves};
 use kontiki_store::config::url::Address;
-use kontiki_store::config::wiring::refuse_unsupported;
 use kontiki_store::config::{StoreConfig, StoreSettings, dump};
 use kontiki_store::edge::{self, EdgeConfig};
 use kontiki_store::io::serve::{ServeOptions, Socket, serve};
+use kontiki_store::io::tls::{self, Certificates, Doorman};
 use kontiki_store::member::Member;
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +31,9 @@ impl Running {
     pub async fn start(settings: &StoreSettings) -> Result<Self> {
         let config = StoreConfig::new(settings)?;
         let initialised = data_dir::prepare(&settings.data_dir, settings.wal_dir.as_deref())?;
-        refuse_unsupported(settings)?;
         let fields = serde_json::Value::Object(dump::fields(settings, &config.member, initialised));
         tracing::info!(json = fields.to_string(), "starting an etcd server");
+        let certificates = certificates(&config, &settings.data_dir)?;
         let mut sockets = Vec::new();
         for listener in config.listeners {
             let socket = listen(&listener.address, settings.socket_reuse_port)?;
@@ -55,7 +58,8 @@ impl Running {
             addresses.push(listener.address.to_string());
             let router = router(listener.serves, &member, &config.edge);
             let options = ServeOptions { http2_only: listener.serves == Serves::Grpc, ..config.serve };
-            serving.push(tokio::spawn(serve(socket, router, options, stop.clone())));
+            let doorman = Doorman { plaintext: listener.plaintext, tls: certificates.clone().filter(|_| listener.tls) };
+            serving.push(tokio::spawn(serve(socket, doorman, router, options, stop.clone())));
         }
         tokio::spawn(announce(member.clone(), me, addresses));
         Ok(Self { member, name, serving, stop })
@@ -84,6 +88,22 @@ impl Running {
         self.member.shutdown().await;
         tracing::info!(name = self.name, "closed etcd server");
     }
+}
+
+/// What the listeners with TLS show, if there are any; with `--auto-tls` it is made first.
+fn certificates(config: &StoreConfig, data_dir: &Path) -> Result<Option<Arc<Certificates>>> {
+    let secure: Vec<&Listener> = config.listeners.iter().filter(|listener| listener.tls).collect();
+    if secure.is_empty() {
+        return Ok(None);
+    }
+    let host = |listener: &&Listener| match &listener.address {
+        Address::Tcp(address) => Some(address.ip().to_string()),
+        Address::Unix(_) => None,
+    };
+    let mut hosts: Vec<String> = secure.iter().filter_map(host).collect();
+    hosts.push("localhost".to_owned());
+    let settings = tls::self_signed(&config.client_tls, &data_dir.join("fixtures/client"), &hosts)?;
+    Ok(Some(Certificates::load(settings)?))
 }
 
 fn listen(address: &Address, reuse_port: bool) -> Result<Socket> {

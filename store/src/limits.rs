@@ -172,6 +172,8 @@ pub const RESTORE_BUFFER_BYTES: usize = 16 << 20;
 pub const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
 /// Messages of a snapshot's stream that wait for the client; then its thread waits too.
 pub const SNAPSHOT_BLOBS_WAITING: usize = 8;
+/// A TLS handshake, or the first byte that tells whether there will be one; then the connection is closed.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Versions that clients claim to be of, counted by themselves; further ones are counted together.
 pub const CLIENT_VERSIONS_MAX: usize = 64;
 /// A command whose application takes longer is logged. etcd's default.

@@ -15,11 +15,13 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use crate::command::{Command, Reply};
+use crate::config::tls::TlsSettings;
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
 use crate::limits;
 use crate::membership::{self, MembershipOptions};
 use crate::io::checkpoint::CheckpointDir;
+use crate::io::tls::TlsError;
 use crate::metrics::Metrics;
 use crate::state::Reader;
 
@@ -115,6 +117,8 @@ pub struct MemberConfig {
     /// `false` trades durability for speed: only for tests and benchmarks.
     pub fsync: bool,
     pub tuning: Tuning,
+    /// TLS between members, for `https` peer URLs; none where members speak plain TCP.
+    pub peer_tls: Option<TlsSettings>,
     /// Join a cluster that runs, instead of making one with `peers`: etcd's `initial-cluster-state`.
     pub existing: bool,
     /// Make the data of this member a cluster of it alone: for when the majority is lost for good.
@@ -135,6 +139,8 @@ pub enum StartError {
     Data { dir: PathBuf, reason: String },
     #[error("raft: {0}")]
     Raft(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("member {0}: the member has been permanently removed from the cluster")]
     Removed(MemberId),
 }

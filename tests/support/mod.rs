@@ -4,6 +4,7 @@
 
 pub mod dev;
 pub mod load;
+pub mod pki;
 pub mod store;
 
 use std::net::TcpListener;

@@ -10,6 +10,28 @@ use super::url::{Url, strings};
 use crate::ids::{ClusterId, MemberId};
 use crate::member::Peer;
 
+/// A member's place in a new cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub id: MemberId,
+    pub cluster_id: ClusterId,
+    /// All members, this one included.
+    pub peers: BTreeMap<MemberId, Peer>,
+}
+
+/// The identities that follow from the flags of a new cluster.
+///
+/// # Errors
+/// As [`initial_peers`].
+pub fn place(name: &str, advertised: &[Url], initial_cluster: &str, token: &str) -> Result<Place, ConfigError> {
+    let peers = initial_peers(name, advertised, initial_cluster)?;
+    let own = peers.iter().find(|peer| peer.name == name);
+    let id = member_id(own.map_or(&[], |own| own.peer_urls.as_slice()), token);
+    let peers: BTreeMap<MemberId, Peer> =
+        peers.into_iter().map(|peer| (member_id(&peer.peer_urls, token), peer)).collect();
+    Ok(Place { id, cluster_id: cluster_id(peers.keys().copied()), peers })
+}
+
 /// The members of `initial_cluster` (`a=http://h1:2380,b=http://h2:2380`; a name may occur more than once), or this one
 /// alone where it is empty.
 ///

@@ -1,19 +1,19 @@
 //! Which setting goes to which part of a member, and which go nowhere yet: the one place to extend when a part learns to
 //! obey another flag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::ConfigError;
-use super::identity::{cluster_id, initial_peers, member_id};
+use super::identity::{self, Place};
 use super::listen::Listener;
 use super::settings::{ClusterState, RaftSettings, StoreSettings};
+use super::tls::TlsSettings;
 use super::url::{Address, strings};
 use crate::edge::{EdgeConfig, HttpConfig};
-use crate::ids::MemberId;
 use crate::io::serve::ServeOptions;
 use crate::limits;
-use crate::member::{MemberConfig, Peer, Timing, Tuning};
+use crate::member::{MemberConfig, Timing, Tuning};
 use crate::membership::MembershipOptions;
 
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
@@ -39,21 +39,6 @@ pub fn pending(given: &BTreeSet<&'static str>) -> Vec<&'static str> {
     PENDING.iter().copied().filter(|name| given.contains(name)).collect()
 }
 
-/// What must not be ignored and cannot be done yet.
-///
-/// # Errors
-/// A sentence about it.
-pub fn refuse_unsupported(settings: &StoreSettings) -> Result<(), ConfigError> {
-    let all = settings.client_listeners.iter().chain(&settings.metrics_listeners);
-    if let Some(listener) = all.into_iter().find(|listener| listener.tls) {
-        return Err(ConfigError(format!("{}: TLS is not supported yet; use http://", listener.address)));
-    }
-    if let Some(url) = settings.peer_listen_urls.iter().find(|url| url.scheme().is_secure()) {
-        return Err(ConfigError(format!("--listen-peer-urls: {url}: TLS is not supported yet; use http://")));
-    }
-    Ok(())
-}
-
 /// A member that can be started, and how it is served.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -61,6 +46,8 @@ pub struct StoreConfig {
     pub edge: EdgeConfig,
     pub serve: ServeOptions,
     pub listeners: Vec<Listener>,
+    /// For the listeners with TLS.
+    pub client_tls: TlsSettings,
 }
 
 impl StoreConfig {
@@ -68,17 +55,16 @@ impl StoreConfig {
     /// When the initial cluster does not fit this member.
     pub fn new(settings: &StoreSettings) -> Result<Self, ConfigError> {
         let listeners = settings.client_listeners.iter().chain(&settings.metrics_listeners).cloned().collect();
-        Ok(Self { member: member(settings)?, edge: edge(settings), serve: serve(settings), listeners })
+        let client_tls = settings.client_tls.clone();
+        Ok(Self { member: member(settings)?, edge: edge(settings), serve: serve(settings), listeners, client_tls })
     }
 }
 
 fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
-    let token = &settings.cluster.token;
-    let peers = initial_peers(&settings.name, &settings.advertise_peer_urls, &settings.cluster.initial_cluster)?;
-    let own = peers.iter().find(|peer| peer.name == settings.name);
-    let id = member_id(own.map_or(&[], |own| own.peer_urls.as_slice()), token);
-    let peers: BTreeMap<MemberId, Peer> =
-        peers.into_iter().map(|peer| (member_id(&peer.peer_urls, token), peer)).collect();
+    let cluster = &settings.cluster;
+    let advertised = &settings.advertise_peer_urls;
+    let Place { id, cluster_id, peers } =
+        identity::place(&settings.name, advertised, &cluster.initial_cluster, &cluster.token)?;
     let listen = |url: &super::url::Url| match url.bind() {
         Ok(Address::Tcp(address)) => Ok(address),
         Ok(Address::Unix(path)) => Err(ConfigError(format!("members do not listen on {}", path.display()))),
@@ -86,7 +72,7 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
     };
     Ok(MemberConfig {
         id,
-        cluster_id: cluster_id(peers.keys().copied()),
+        cluster_id,
         name: settings.name.clone(),
         data_dir: settings.data_dir.clone(),
         peers,
@@ -96,6 +82,7 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         fsync: settings.fsync,
         warn_apply: settings.requests.warning_apply_duration,
         tuning: tuning(settings),
+        peer_tls: peer_tls(settings)?,
         existing: settings.cluster.state == ClusterState::Existing,
         force_new_cluster: settings.cluster.force_new_cluster,
         membership: MembershipOptions {
@@ -103,6 +90,15 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
             max_learners: u32::try_from(settings.cluster.learners_max).unwrap_or(0),
         },
     })
+}
+
+fn peer_tls(settings: &StoreSettings) -> Result<Option<TlsSettings>, ConfigError> {
+    let secure = settings.peer_listen_urls.iter().filter(|url| url.scheme().is_secure()).count();
+    match secure {
+        0 => Ok(None),
+        all if all == settings.peer_listen_urls.len() => Ok(Some(settings.peer_tls.clone())),
+        _ => Err(ConfigError("--listen-peer-urls: members listen with http or with https, not with both".into())),
+    }
 }
 
 fn tuning(settings: &StoreSettings) -> Tuning {

@@ -17,6 +17,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::{ETCD_VERSION, Edge, STORAGE_VERSION, gateway, health, metrics};
+use crate::io::tls::OverTls;
 use crate::limits;
 
 /// Who may use the HTTP endpoints, and which of them there are.
@@ -37,13 +38,6 @@ impl Default for HttpConfig {
         let any = || vec!["*".to_owned()];
         Self { enable_grpc_gateway: true, cors: any(), host_whitelist: any(), extensive_metrics: false }
     }
-}
-
-/// Put into a request's extensions by whoever took it off a TLS connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OverTls {
-    /// Of the client's certificate, if it presented one that was verified.
-    pub common_name: Option<String>,
 }
 
 /// What the client port serves beside gRPC.

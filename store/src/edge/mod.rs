@@ -35,7 +35,7 @@ use crate::limits;
 use crate::member::Member;
 
 pub use version::{ETCD_VERSION, STORAGE_VERSION};
-pub use self::http::{HttpConfig, OverTls};
+pub use self::http::HttpConfig;
 
 /// What an operator may set about the edge.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ pub mod process;
 pub mod random;
 pub mod restore;
 pub mod serve;
+pub mod tls;
 pub mod wal;
 
 /// Stops the process where it stands, with a sentence that reaches standard error whatever happened to the logs.

@@ -1,4 +1,4 @@
-//! Byte streams between members: TCP in production, anything in a test. TLS will be another implementation.
+//! Byte streams between members: TCP in production, with TLS on it in [`super::tls`], anything in a test.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 /// How members reach each other.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
-    /// Connects to `address` (`host:port`).
-    async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>>;
+    /// Connects to a peer URL: `http://host:port`, or `https` where there is TLS.
+    async fn connect(&self, url: &str) -> io::Result<Box<dyn Stream>>;
     /// Listens on `address`; port 0 takes a free one.
     async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>>;
 }
@@ -41,8 +41,11 @@ impl Tcp {
 
 #[async_trait]
 impl Network for Tcp {
-    async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect(address).await?;
+    async fn connect(&self, url: &str) -> io::Result<Box<dyn Stream>> {
+        if url.starts_with("https://") {
+            return Err(io::Error::other("this member has no certificate to call https members with"));
+        }
+        let stream = TcpStream::connect(host_port(url)).await?;
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
     }
@@ -63,4 +66,10 @@ impl Listener for TcpListener {
     fn address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
     }
+}
+
+/// `host:port` of a peer URL.
+pub(super) fn host_port(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.trim_end_matches('/')
 }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::io::network::Stream;
+use crate::io::tls::{Accepted, Doorman};
 use crate::limits;
 
 /// How long open calls may take to end after [`serve`] was told to stop.
@@ -103,14 +105,23 @@ impl Drop for Socket {
     }
 }
 
-/// Serves `router` on `socket` until `shutdown`; open calls then get two seconds to end.
-pub async fn serve(socket: Socket, router: Router, options: ServeOptions, shutdown: CancellationToken) {
+/// Serves `router` on `socket`, to whom `doorman` lets in, until `shutdown`; open calls then get two seconds to end.
+pub async fn serve(
+    socket: Socket,
+    doorman: Doorman,
+    router: Router,
+    options: ServeOptions,
+    shutdown: CancellationToken,
+) {
     let open = GracefulShutdown::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = socket.accept() => match accepted {
-                Ok((stream, peer)) => connection(stream, peer, router.clone(), options, &open),
+                Ok((stream, peer)) => {
+                    let serving = connection(stream, peer, doorman.clone(), router.clone(), options, open.watcher());
+                    tokio::spawn(serving);
+                }
                 // Out of file descriptors, mostly: other connections must end before accepting makes sense again.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client connection");
@@ -125,7 +136,40 @@ pub async fn serve(socket: Socket, router: Router, options: ServeOptions, shutdo
     }
 }
 
-fn connection(stream: Box<dyn Stream>, peer: String, router: Router, options: ServeOptions, open: &GracefulShutdown) {
+async fn connection(
+    stream: Box<dyn Stream>,
+    peer: String,
+    doorman: Doorman,
+    router: Router,
+    options: ServeOptions,
+    open: Watcher,
+) {
+    let Accepted { stream, secure } = match doorman.admit(stream).await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::warn!("remote-addr" = peer, %error, "rejected connection on client endpoint");
+            return;
+        }
+    };
+    let builder = builder(options);
+    let stream = TokioIo::new(super::authority::tolerant(stream));
+    let ended = match secure {
+        None => open.watch(builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router))).await,
+        Some(over) => {
+            // Every request of the connection comes from the same caller.
+            let router = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(over.clone());
+                request
+            });
+            open.watch(builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router))).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+fn builder(options: ServeOptions) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let (interval, timeout) = options.keep_alive.unzip();
     builder
@@ -138,17 +182,7 @@ fn connection(stream: Box<dyn Stream>, peer: String, router: Router, options: Se
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .max_concurrent_streams(options.concurrent_streams_max);
     builder.http1().timer(TokioTimer::new());
-    if options.http2_only {
-        builder = builder.http2_only();
-    }
-    let stream = TokioIo::new(super::authority::tolerant(stream));
-    let serving = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router));
-    let serving = open.watch(serving.into_owned());
-    tokio::spawn(async move {
-        if let Err(error) = serving.await {
-            tracing::debug!(%peer, %error, "client connection ended");
-        }
-    });
+    if options.http2_only { builder.http2_only() } else { builder }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::inner::{Inner, until};
 use super::reconfigure::{View, configuration};
 use crate::command::{AddMember, ChangeMember, Command, Response};
-use crate::config::member_id;
+use crate::config::identity::member_id;
 use crate::consensus::{codec, wire};
 use crate::error::StoreError;
 use crate::ids::MemberId;

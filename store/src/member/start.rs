@@ -35,12 +35,13 @@ use crate::ids::{MemberId, Term};
 use crate::io::checkpoint::Checkpoints;
 use crate::io::clock::SystemClock;
 use crate::io::disk::LocalDisk;
-use crate::io::network::{Listener, Tcp};
+use crate::io::network::{Listener, Network as PeerNetwork, Tcp};
 use crate::io::peer::client::Clients;
 use crate::io::peer::raft::Network;
 use crate::io::peer::snapshot::Receiver;
 use crate::io::peer::{Identity, Kind, Lane, server};
 use crate::io::random::{Random, SystemRandom};
+use crate::io::tls::{self, Certificates, SecureTcp};
 use crate::io::wal::{Wal, WalOptions};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -49,11 +50,12 @@ use crate::wal::segment::Owner;
 
 pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
-    let beginning = identify(&mut config, Tcp::shared()).await?;
+    let network = peer_network(&config)?;
+    let beginning = identify(&mut config, network.clone()).await?;
     let metrics = Arc::new(Metrics::new());
     let Recovered { wal, state, checkpoints } = recover(&config, &metrics).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
-    let clients = Clients::measured(Tcp::shared(), me, metrics.peers.clone());
+    let clients = Clients::measured(network.clone(), me, metrics.peers.clone());
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -68,7 +70,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     // Only now: members that start together would otherwise connect, and wait for each other's answers.
     let mut listeners = Vec::new();
     for address in &config.peer_listen {
-        let listener = Tcp::shared().listen(*address).await;
+        let listener = network.listen(*address).await;
         listeners.push(listener.map_err(|source| StartError::Listen { address: *address, source })?);
     }
     let machine =
@@ -117,15 +119,23 @@ fn check(config: &MemberConfig) -> Result<(), StartError> {
         return Err(StartError::Config(format!("member {} is not in the initial cluster", config.id)));
     }
     for (id, peer) in &config.peers {
-        let plain = peer.peer_urls.iter().all(|url| url.starts_with("http://"));
-        if peer.peer_urls.is_empty() || !plain {
+        let known = peer.peer_urls.iter().all(|url| url.starts_with("http://") || url.starts_with("https://"));
+        if peer.peer_urls.is_empty() || !known {
             return Err(StartError::Config(format!(
-                "member {id} ({}) needs peer URLs that start with http://",
+                "member {id} ({}) needs peer URLs that start with http:// or https://",
                 peer.name
             )));
         }
     }
     Ok(())
+}
+
+/// Plain TCP, or TLS with the files that the configuration names; with `--peer-auto-tls` they are made first.
+fn peer_network(config: &MemberConfig) -> Result<Arc<dyn PeerNetwork>, StartError> {
+    let Some(settings) = &config.peer_tls else { return Ok(Tcp::shared()) };
+    let hosts: Vec<String> = config.peer_listen.iter().map(|address| address.ip().to_string()).collect();
+    let settings = tls::self_signed(settings, &config.data_dir.join("fixtures/peer"), &hosts)?;
+    Ok(SecureTcp::new(Certificates::load(settings)?))
 }
 
 /// A directory that etcd made is not touched, and whoever gave it hears how to take it over.

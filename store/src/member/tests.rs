@@ -86,6 +86,7 @@ impl Cluster {
             timing: self.timing,
             fsync: true,
             tuning: Default::default(),
+            peer_tls: None,
             existing: false,
             force_new_cluster: false,
             membership: self.membership,

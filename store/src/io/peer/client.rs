@@ -94,7 +94,7 @@ impl Clients {
     /// Whether nothing listens at `address` any more: its process is gone, not just slow.
     pub async fn is_gone(&self, address: &Address) -> bool {
         for url in &address.peer_urls {
-            let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.network.connect(host_port(url))).await;
+            let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.network.connect(url)).await;
             match connected {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 _ => return false,
@@ -209,7 +209,7 @@ impl Client {
         let mut failure = io::Error::other("it has no peer address");
         for url in urls {
             let attempt = async {
-                let mut stream = self.network.connect(host_port(&url)).await?;
+                let mut stream = self.network.connect(&url).await?;
                 handshake::call(&mut stream, self.me, self.member, self.lane).await?;
                 Ok(stream)
             };
@@ -229,9 +229,9 @@ impl Client {
 /// When nobody answers in time, or refuses.
 pub async fn visit(network: &dyn Network, url: &str, kind: Kind, timeout: Duration) -> Result<Bytes, PeerError> {
     let visit = async {
-        let mut stream = network.connect(host_port(url)).await?;
+        let mut stream = network.connect(url).await?;
         handshake::call(&mut stream, VISITOR, VISITOR.member, Lane::Bulk).await?;
-        Ok::<_, io::Error>(Connection::start(stream))
+        Ok::<_, io::Error>(Connection::start(stream, PeerTraffic::default()))
     };
     let deadline = Instant::now() + timeout;
     let not_sent = |error: &dyn std::fmt::Display| PeerError::NotSent(error.to_string());
@@ -248,10 +248,4 @@ impl Ordered {
     pub(super) fn call(&self, kind: Kind, body: Bytes) -> Result<Call, PeerError> {
         self.0.call(kind, body)
     }
-}
-
-/// `host:port` of a peer URL.
-fn host_port(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.trim_end_matches('/')
 }
