@@ -8,11 +8,13 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::reconfigure::View;
 use super::tests::{Cluster, free_ports, get, put, run, within};
 use super::{Member, MemberConfig, Peer, StartError};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, MemberId};
 use crate::membership::MembershipOptions;
+use crate::membership::strict::Health;
 
 /// Without the checks, which ask for members that have been there for five seconds.
 const LAX: MembershipOptions = MembershipOptions { strict_reconfig_check: false, max_learners: 1 };
@@ -181,9 +183,13 @@ fn a_removed_leader_hands_over_and_ends() {
         let back = Member::start(cluster.config(leader)).await.unwrap();
         within(back.removed()).await;
         back.shutdown().await;
+        drop(back);
         std::fs::remove_dir_all(cluster.config(leader).data_dir).unwrap();
-        let Err(StartError::Removed(id)) = Member::start(cluster.config(leader)).await else { panic!("it started") };
-        assert_eq!(id, leader);
+        match Member::start(cluster.config(leader)).await {
+            Err(StartError::Removed(id)) => assert_eq!(id, leader),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("it started"),
+        }
         cluster.stop_all().await;
     });
 }
@@ -337,10 +343,9 @@ fn strict_checks_refuse_what_endangers_the_quorum() {
             (*others.next().unwrap(), *others.next().unwrap())
         };
         cluster.stop_member(down).await;
-        until("the loss is noticed", || async {
-            cluster.members[&leader].remove_member(left).await == Err(StoreError::UnhealthyCluster)
-        })
-        .await;
+        let leading = &cluster.members[&leader];
+        eventually("the loss is noticed", || View::of(&leading.inner).is_some_and(|view| !view.is_active(down))).await;
+        assert_eq!(leading.remove_member(left).await, Err(StoreError::UnhealthyCluster));
         within(cluster.members[&leader].remove_member(down)).await.unwrap();
         cluster.stop_all().await;
     });

@@ -29,6 +29,8 @@ pub(super) struct View {
     raft: Configuration,
     /// The log id of `raft`, so that a step is taken only from what it was planned on.
     configured: Option<LogId>,
+    /// An earlier change waits for its majority.
+    is_changing: bool,
     retired: BTreeMap<MemberId, Duration>,
 }
 
@@ -51,6 +53,7 @@ impl View {
             activity: state.activity.clone(),
             raft: configuration(metrics.membership_config.membership()),
             configured: *metrics.membership_config.log_id(),
+            is_changing: metrics.membership_config.log_id() != metrics.committed_membership_config.log_id(),
             retired: state.retired.clone(),
         })
     }
@@ -147,6 +150,9 @@ impl Inner {
     /// Takes the next step, if there is one; whether more is to come.
     async fn reconfigure(&self) -> bool {
         let Some(view) = View::of(self) else { return false };
+        if view.is_changing {
+            return true;
+        }
         let (step, is_pending) = {
             let table = self.reader.members();
             let gone: BTreeSet<MemberId> = plan::gone(&table, &view.raft).collect();

@@ -1,6 +1,7 @@
 mod compaction;
 mod durability;
 mod leases;
+mod members;
 mod model;
 mod ranges;
 mod requests;

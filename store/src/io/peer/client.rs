@@ -175,7 +175,8 @@ impl Client {
             return Ok(live);
         }
         if let Some((when, reason)) = &*failed
-            && when.elapsed() < PEER_RECONNECT_PAUSE
+            // A removed member is refused by everyone from now on.
+            && (when.elapsed() < PEER_RECONNECT_PAUSE || self.removed.is_cancelled())
         {
             return Err(PeerError::NotSent(reason.clone()));
         }
