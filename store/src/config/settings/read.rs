@@ -1,5 +1,6 @@
 //! From values to settings: types, and etcd's checks, in its order, so that of two mistakes the same one is told.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ impl StoreSettings {
             logs,
             gates: FeatureGates::from_values(&values)?,
             fsync: !values.bool("unsafe-no-fsync"),
-            given: values.given().map(|(flag, _)| flag.name).collect(),
+            given: given(&values),
             values,
         };
         settings.check()?;
@@ -106,6 +107,12 @@ impl StoreSettings {
             notices.push(Notice::warn(format!("--{name} is accepted and has no effect"), &[("flag", name)]));
         }
     }
+}
+
+/// An older name of a gate counts as `feature-gates` too.
+fn given(values: &Values) -> BTreeSet<&'static str> {
+    let gates = values.given().filter(|(flag, _)| matches!(flag.class, Class::GateAlias(_))).map(|_| "feature-gates");
+    values.given().map(|(flag, _)| flag.name).chain(gates).collect()
 }
 
 /// Deprecated names and flags without a use are told; what must not be ignored is refused.
