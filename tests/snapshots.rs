@@ -164,12 +164,13 @@ fn write_history(etcdctl: &Etcdctl) -> i64 {
     etcdctl.run(&["del", "many/3"]);
     let compacted = etcdctl.revision();
     etcdctl.run(&["put", "many/3", "again"]);
-    let txn = "\n\nput txn/a 1\nput txn/b 2\nput txn/c 3\ndel many/4\n\n\n";
+    let txn = "\nput txn/a 1\nput txn/b 2\nput txn/c 3\ndel many/4\n\n\n";
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), txn).unwrap();
     let mut command = etcdctl.command(&["txn"]);
     let output = command.stdin(std::fs::File::open(file.path()).unwrap()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(etcdctl.run(&["get", "txn/c"]), "txn/c\n3\n");
     let large = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(large.path(), vec![b'x'; 1_000_000]).unwrap();
     let mut command = etcdctl.command(&["put", "large"]);
@@ -340,7 +341,7 @@ fn a_snapshot_under_writes_is_one_revision() {
             let mut written = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 written += 1;
-                std::fs::write(&input, format!("\n\nput a {written}\nput b {written}\n\n\n")).unwrap();
+                std::fs::write(&input, format!("\nput a {written}\nput b {written}\n\n\n")).unwrap();
                 let mut txn = etcdctl.command(&["txn"]);
                 assert!(txn.stdin(std::fs::File::open(&input).unwrap()).output().unwrap().status.success());
             }
