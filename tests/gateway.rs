@@ -68,7 +68,8 @@ async fn every_member_serves_json_health_and_metrics_beside_grpc() {
         let (status, put) = text(url, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
         let revision = format!("\"revision\":\"{}\"", i + 2);
         assert!(status == 200 && put.starts_with("{\"header\":{\"cluster_id\":\"") && put.contains(&revision), "{put}");
-        let read = KvClient::new(cluster.channel(i)).range(pb::RangeRequest { key: "foo".into(), ..Default::default() });
+        let read =
+            KvClient::new(cluster.channel(i)).range(pb::RangeRequest { key: "foo".into(), ..Default::default() });
         assert_eq!(read.await.unwrap().into_inner().kvs[0].value, "bar");
         let (_, read) = text(url, "/v3/kv/range", r#"{"key":"Zm9v"}"#).await;
         assert!(read.ends_with("\"value\":\"YmFy\"}],\"count\":\"1\"}"), "{read}");

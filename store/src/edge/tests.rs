@@ -67,13 +67,15 @@ fn http_is_served_beside_grpc() {
         check("/version", 200, r#"{"etcdserver":"3.6.14","etcdcluster":"3.6.0","storage":"3.6.0"}"#).await;
         check("/nothing", 404, "404 page not found\n").await;
         check("/v3alpha/kv/range", 404, "404 page not found\n").await;
-        let (head, body) = ask(address, "POST /health HTTP/1.1\nHost: x\nConnection: close\nContent-Length: 0\n\n").await;
+        let (head, body) =
+            ask(address, "POST /health HTTP/1.1\nHost: x\nConnection: close\nContent-Length: 0\n\n").await;
         assert!(head.starts_with("http/1.1 405") && head.contains("allow: get"), "{head}");
         assert_eq!(body, "Method Not Allowed\n");
         let metrics = get(address, "/metrics").await.1;
         assert!(metrics.contains("\netcd_server_health_success 2\n"), "{metrics}");
         assert!(metrics.contains("\netcd_server_healthcheck{name=\"linearizable_read\",type=\"readyz\"} 1\n"));
-        let counted = "\netcd_server_healthchecks_total{name=\"serializable_read\",status=\"success\",type=\"livez\"} 2\n";
+        let counted =
+            "\netcd_server_healthchecks_total{name=\"serializable_read\",status=\"success\",type=\"livez\"} 2\n";
         assert!(metrics.contains(counted), "{metrics}");
         stop.cancel();
         alone.member.shutdown().await;

@@ -48,10 +48,8 @@ impl PeerMetrics {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         let r = registry;
-        let round_trip = HistogramOpts::new(
-            "etcd_network_peer_round_trip_time_seconds",
-            "Round-Trip-Time histogram between peers.",
-        );
+        let round_trip =
+            HistogramOpts::new("etcd_network_peer_round_trip_time_seconds", "Round-Trip-Time histogram between peers.");
         Self {
             sent_bytes: counters(
                 r,

@@ -112,7 +112,8 @@ impl Method {
 
     fn metric(&self, code: Option<&str>, value: u64) -> Metric {
         let (service, method) = self.names();
-        let mut labels = vec![label("grpc_method", method), label("grpc_service", service), label("grpc_type", self.kind)];
+        let mut labels =
+            vec![label("grpc_method", method), label("grpc_service", service), label("grpc_type", self.kind)];
         labels.extend(code.map(|code| label("grpc_code", code)));
         labels.sort();
         let mut metric = Metric::from_label(labels);

@@ -59,7 +59,12 @@ impl ServerMetrics {
             is_leader: server("is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise."),
             is_learner: server("is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise."),
             leader_changes: total("leader_changes_seen_total", "The number of leader changes seen."),
-            id: gauges(r, "etcd_server_id", "Server or member ID in hexadecimal format. 1 for 'server_id'.", &["server_id"]),
+            id: gauges(
+                r,
+                "etcd_server_id",
+                "Server or member ID in hexadecimal format. 1 for 'server_id'.",
+                &["server_id"],
+            ),
             version: gauges(
                 r,
                 "etcd_server_version",

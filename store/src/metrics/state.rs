@@ -105,14 +105,14 @@ impl StateMetrics {
                 "Bucketed histogram of lease TTLs.",
                 doubling(1.0, 24),
             ),
-            events_sent: counter(
-                r,
-                "etcd_debugging_mvcc_events_total",
-                "Total number of events sent by this member.",
-            ),
+            events_sent: counter(r, "etcd_debugging_mvcc_events_total", "Total number of events sent by this member."),
             watchers: gauge(r, "etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
             watch_streams: gauge(r, "etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
-            slow_watchers: gauge(r, "etcd_debugging_mvcc_slow_watcher_total", "Total number of unsynced slow watchers."),
+            slow_watchers: gauge(
+                r,
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Total number of unsynced slow watchers.",
+            ),
             keys: gauge(r, "etcd_debugging_mvcc_keys_total", "Total number of keys."),
             revision: gauge(r, "etcd_debugging_mvcc_current_revision", "The current revision of store."),
             compact_revision: gauge(
@@ -120,11 +120,7 @@ impl StateMetrics {
                 "etcd_debugging_mvcc_compact_revision",
                 "The revision of the last compaction in store.",
             ),
-            size: gauge(
-                r,
-                "etcd_mvcc_db_total_size_in_bytes",
-                "Total size of the stored records in bytes.",
-            ),
+            size: gauge(r, "etcd_mvcc_db_total_size_in_bytes", "Total size of the stored records in bytes."),
             size_in_use: gauge(
                 r,
                 "etcd_mvcc_db_total_size_in_use_in_bytes",

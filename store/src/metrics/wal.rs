@@ -37,7 +37,11 @@ impl WalMetrics {
                 "The latency distributions of fsync called by the log.",
                 buckets(),
             ),
-            written_bytes: gauge(registry, "etcd_disk_wal_write_bytes_total", "Total number of bytes written to the log."),
+            written_bytes: gauge(
+                registry,
+                "etcd_disk_wal_write_bytes_total",
+                "Total number of bytes written to the log.",
+            ),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Requests {
         }
     }
 
-    /// `first` and the rest. A malformed request ends the stream; what is wrong with it is told through `broken`.
+    /// `first` and the rest. After a malformed request there is none; what is wrong with it is told through `broken`.
     fn stream(
         self,
         first: Option<DynamicMessage>,
@@ -113,15 +113,16 @@ impl Requests {
                 return Some((first, (requests, None, broken)));
             }
             match requests.next().await {
-                Ok(Some(request)) => Some((request, (requests, None, broken))),
-                Ok(None) if requests.call.outlives_requests => std::future::pending().await,
-                Ok(None) => None,
+                Ok(Some(request)) => return Some((request, (requests, None, broken))),
+                Ok(None) if requests.call.outlives_requests => {}
+                Ok(None) => return None,
                 Err(status) => {
                     // Nobody listens when the RPC has ended already.
                     let _ = broken.send(status);
-                    None
                 }
             }
+            // Not the end, which the RPC could take for a reason to end well.
+            std::future::pending().await
         })
     }
 }

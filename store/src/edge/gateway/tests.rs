@@ -150,14 +150,16 @@ fn keys_leases_and_members_are_served() {
         check("/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#, "{}").await;
         let (_, put) = post(&router, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmF6","prev_kv":true}"#).await;
         let id = alone.member.status().id.0;
-        let header = format!("{{\"header\":{{\"cluster_id\":\"12\",\"member_id\":\"{id}\",\"revision\":\"3\",\"raft_term\":\"");
+        let header =
+            format!("{{\"header\":{{\"cluster_id\":\"12\",\"member_id\":\"{id}\",\"revision\":\"3\",\"raft_term\":\"");
         assert!(put.starts_with(&header), "{put}");
         let kv = r#""create_revision":"2","mod_revision":"3","version":"2","value":"YmF6"}"#;
         check("/v3/kv/range", r#"{"key":"Zm9v"}"#, &format!(r#"{{"kvs":[{{"key":"Zm9v",{kv}],"count":"1"}}"#)).await;
         check("/v3beta/kv/range", r#"{"key":"Zm9v","count_only":true}"#, r#"{"count":"1"}"#).await;
         let txn = r#"{"success":[{"requestDeleteRange":{"key":"Zm9v"}}]}"#;
         let (_, text) = post(&router, "/v3/kv/txn", txn).await;
-        let deleted = r#""succeeded":true,"responses":[{"response_delete_range":{"header":{"revision":"4"},"deleted":"1"}}]}"#;
+        let deleted =
+            r#""succeeded":true,"responses":[{"response_delete_range":{"header":{"revision":"4"},"deleted":"1"}}]}"#;
         assert!(text.ends_with(deleted), "{text}");
         check("/v3/kv/deleterange", r#"{"key":"Zm9v"}"#, "{}").await;
         check("/v3/kv/compaction", r#"{"revision":3}"#, "{}").await;
@@ -185,8 +187,7 @@ fn failures_have_the_codes_of_grpc_and_http() {
         let alone = Alone::start().await;
         let router = router(alone.member.clone(), EdgeConfig::default());
         let check = async |path: &str, body: &str, status: u16, code: u8, message: &str| {
-            let expected =
-                format!(r#"{{"error":"{message}","code":{code},"message":"{message}","details":[]}}"#);
+            let expected = format!(r#"{{"error":"{message}","code":{code},"message":"{message}","details":[]}}"#);
             let got = post(&router, path, body).await;
             assert_eq!(got, (StatusCode::from_u16(status).unwrap(), expected), "{path} {body}");
         };
@@ -202,10 +203,17 @@ fn failures_have_the_codes_of_grpc_and_http() {
         let get = Request::get("/v3/kv/range").body(Body::empty()).unwrap();
         let response = router.clone().oneshot(get).await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+        let large = format!(r#"{{"key":"Zm9v","value":"{}"}}"#, "YWFh".repeat(700_000));
+        let (status, text) = post(&router, "/v3/kv/put", &large).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(text.contains("\"code\":8,\"message\":\"grpc: received message larger than max (2100"), "{text}");
+        let large = format!(r#"{{"key":"Zm9v","value":"{}"}}"#, "YWFh".repeat(600_000));
+        check("/v3/kv/put", &large, 400, 3, "etcdserver: request is too large").await;
         // A stream that fails at once has the status of its failure, too.
         let (status, text) = post(&router, "/v3/lease/keepalive", "[]").await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
-        let expected = "{\"error\":{\"code\":3,\"message\":\"invalid character '[' looking for an object\",\"details\":[]}}\n";
+        let expected =
+            "{\"error\":{\"code\":3,\"message\":\"invalid character '[' looking for an object\",\"details\":[]}}\n";
         assert_eq!(text, expected);
         alone.member.shutdown().await;
     });

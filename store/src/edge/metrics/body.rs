@@ -55,12 +55,7 @@ pub(super) struct Requesting {
 }
 
 impl Requesting {
-    pub(super) fn new(
-        inner: Body,
-        metrics: Arc<RpcMetrics>,
-        place: usize,
-        broken: Option<Arc<AtomicBool>>,
-    ) -> Self {
+    pub(super) fn new(inner: Body, metrics: Arc<RpcMetrics>, place: usize, broken: Option<Arc<AtomicBool>>) -> Self {
         Self { inner, metrics, place, meter: Meter::default(), broken }
     }
 }

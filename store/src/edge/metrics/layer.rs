@@ -95,6 +95,7 @@ where
             Self::Uncounted(inner) => Pin::new(inner).poll(context),
             Self::Counted(inner, call) => {
                 let Ok(response) = ready!(Pin::new(inner).poll(context));
+                let response = in_gos_words(response);
                 let mut call = call.take().expect("a future is not polled after it is ready");
                 match code(response.headers()) {
                     Some(code) => {
@@ -116,6 +117,21 @@ where
 /// The code in trailers, or in headers that stand for them.
 pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// A request above the limit is refused by the framework before any of this program's code sees it. Clients know the code
+/// and the text of Go's framework.
+fn in_gos_words(response: Response) -> Response {
+    if code(response.headers()) != Some(Code::OutOfRange) {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let Some(sizes) = status.message().strip_prefix("Error, decoded message length too large: found ") else {
+        return response;
+    };
+    let mut sizes = sizes.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    let (Some(size), Some(limit)) = (sizes.next(), sizes.next()) else { return response };
+    Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {limit})")).into_http()
 }
 
 /// One call; cancelled if it is dropped before it is finished.

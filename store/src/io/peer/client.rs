@@ -17,8 +17,8 @@ use super::{Identity, Kind, Lane, PeerError, VISITOR};
 use crate::consensus::types::Address;
 use crate::ids::MemberId;
 use crate::io::network::Network;
-use crate::metrics::{PeerMetrics, PeerTraffic};
 use crate::limits::{PEER_CONNECT_TIMEOUT, PEER_RECONNECT_PAUSE};
+use crate::metrics::{PeerMetrics, PeerTraffic};
 
 /// The calling side of the transport.
 pub struct Clients {

@@ -14,8 +14,8 @@ use super::frame::{Frame, FrameReader, write_frames};
 use super::handshake::{self, Caller};
 use super::{Identity, Kind, Service, VISITOR};
 use crate::io::network::{Listener, Stream};
-use crate::metrics::PeerTraffic;
 use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
+use crate::metrics::PeerTraffic;
 
 /// Accepts connections until `stop`.
 pub async fn serve(listener: Box<dyn Listener>, me: Identity, service: Arc<dyn Service>, stop: CancellationToken) {
