@@ -104,7 +104,8 @@ async fn a_cluster_changes_under_load_and_loses_no_acknowledged_write() {
     let load = Load::start(WRITERS, vec![cluster.channel(0)]);
     load.await_progress(100).await;
     for _ in 0..2 {
-        let new = grow(&mut cluster, &Etcdctl::of(&cluster, &[0]), &[]);
+        let etcdctl = Etcdctl::of(&cluster, &[0]);
+        let new = grow(&mut cluster, &etcdctl, &[]);
         load.await_progress(100).await;
         cluster.await_ready(new).await;
         load.add(cluster.channel(new));
@@ -115,7 +116,8 @@ async fn a_cluster_changes_under_load_and_loses_no_acknowledged_write() {
     // The leader dies in the middle of a change, and comes back.
     let leader = cluster.leader().await;
     let survivors: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
-    let fourth = grow(&mut cluster, &Etcdctl::of(&cluster, &survivors), &[]);
+    let etcdctl = Etcdctl::of(&cluster, &survivors);
+    let fourth = grow(&mut cluster, &etcdctl, &[]);
     cluster.kill(leader);
     load.await_progress(200).await;
     cluster.await_ready(fourth).await;

@@ -120,14 +120,23 @@ impl<'a> Writer<'a> {
     }
 
     fn check_put(&self, request: &pb::PutRequest) -> Result<(), StoreError> {
-        if request.lease != 0 && !self.core.leases.read().contains(LeaseId(request.lease)) {
-            return Err(StoreError::LeaseNotFound);
+        self.check_lease(request)?;
+        self.check_key(request)
+    }
+
+    fn check_lease(&self, request: &pb::PutRequest) -> Result<(), StoreError> {
+        match request.lease != 0 && !self.core.leases.read().contains(LeaseId(request.lease)) {
+            true => Err(StoreError::LeaseNotFound),
+            false => Ok(()),
         }
+    }
+
+    fn check_key(&self, request: &pb::PutRequest) -> Result<(), StoreError> {
         let needs_key = request.ignore_value || request.ignore_lease;
-        if needs_key && !self.core.index.read().get(&request.key).is_some_and(|entry| entry.newest.live) {
-            return Err(StoreError::KeyNotFound);
+        match needs_key && !self.core.index.read().get(&request.key).is_some_and(|entry| entry.newest.live) {
+            true => Err(StoreError::KeyNotFound),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn check_range(&self, request: &pb::RangeRequest) -> Result<(), StoreError> {
@@ -195,22 +204,34 @@ impl<'a> Writer<'a> {
 
     fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, StoreError> {
         let path = self.with_view(|view| compare::path(view, At::Newest, request));
-        self.check_txn(request, &path)?;
+        // Of several things wrong, etcd tells those of puts first, and here the key's before the lease's.
+        self.check_txn(request, &path, &|op| match op {
+            Request::RequestPut(body) => self.check_key(body).and_then(|()| self.check_lease(body)),
+            _ => Ok(()),
+        })?;
+        self.check_txn(request, &path, &|op| match op {
+            Request::RequestRange(body) => self.check_range(body),
+            _ => Ok(()),
+        })?;
         let mut response = self.run_txn(request, &path);
         response.header = self.header();
         Ok(response)
     }
 
-    fn check_txn(&self, request: &pb::TxnRequest, path: &Path) -> Result<(), StoreError> {
+    /// Checks each operation on the path, those of nested transactions in their place.
+    fn check_txn(
+        &self,
+        request: &pb::TxnRequest,
+        path: &Path,
+        check: &impl Fn(&Request) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut nested = path.nested.iter();
-        for op in compare::branch(request, path.succeeded) {
-            match &op.request {
-                Some(Request::RequestRange(body)) => self.check_range(body)?,
-                Some(Request::RequestPut(body)) => self.check_put(body)?,
-                Some(Request::RequestDeleteRange(_)) | None => {}
-                Some(Request::RequestTxn(body)) => {
-                    self.check_txn(body, nested.next().expect("a path for every nested transaction"))?;
+        for op in compare::branch(request, path.succeeded).iter().filter_map(|op| op.request.as_ref()) {
+            match op {
+                Request::RequestTxn(body) => {
+                    self.check_txn(body, nested.next().expect("a path for every nested transaction"), check)?;
                 }
+                other => check(other)?,
             }
         }
         Ok(())
