@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let shutdown = signals::shutdown()?;
         let stop_store = CancellationToken::new();
         let (member, store_thread) = start_store(arguments.store.clone(), stop_store.clone()).await?;
-        let storage = Storage::new(edge::grpc(member.clone(), EdgeConfig::default()));
+        let storage = Storage::new(edge::embedded(member.clone(), EdgeConfig::default()));
         let served = arguments.control.serve(&data_dir, storage, leads(&member), shutdown).await;
         stop_store.cancel();
         tokio::task::spawn_blocking(move || store_thread.join())

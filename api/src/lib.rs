@@ -2,6 +2,9 @@
 //!
 //! Keys and values are [`bytes::Bytes`]: decoding a request slices the receive buffer instead of copying it.
 
+/// Every message and service, as an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Stored keys, values and their events (`mvccpb`).
 pub mod mvccpb {
     #![allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_api::etcdserverpb as pb;
 use prost::Message;
 
+use crate::auth::{AuthAnswer, AuthCommand, command as auth};
 use crate::error::StoreError;
 use crate::ids::{LeaseId, MemberId};
 
@@ -22,6 +23,7 @@ pub enum Command {
     LeaseRevoke(pb::LeaseRevokeRequest),
     /// A member announces its name and client URLs (`peerURLs` come from the membership itself).
     PublishMember(pb::Member),
+    Auth(AuthCommand),
 }
 
 /// The answer of applying a [`Command`]; headers are filled by the edge, except `revision`, which is set here.
@@ -36,6 +38,7 @@ pub enum Response {
     LeaseGrant(pb::LeaseGrantResponse),
     LeaseRevoke(pb::LeaseRevokeResponse),
     PublishMember,
+    Auth(AuthAnswer),
 }
 
 /// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
@@ -43,12 +46,15 @@ pub enum Response {
 pub enum DecodeError {
     #[error("the command is empty")]
     Empty,
+    #[error("the caller of a command does not decode")]
+    Caller,
     #[error("unknown command kind {0}: written by a newer version?")]
     UnknownKind(u8),
     #[error("command body: {0}")]
     Body(#[from] prost::DecodeError),
 }
 
+// 0xf0 and above are no kinds: an entry's caller is marked there.
 const PUT: u8 = 1;
 const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
@@ -69,6 +75,7 @@ impl Command {
             Self::LeaseGrant(body) => encode(LEASE_GRANT, body),
             Self::LeaseRevoke(body) => encode(LEASE_REVOKE, body),
             Self::PublishMember(body) => encode(PUBLISH_MEMBER, body),
+            Self::Auth(command) => command.encode(),
         }
     }
 
@@ -89,6 +96,7 @@ impl Command {
             LEASE_GRANT => Self::LeaseGrant(pb::LeaseGrantRequest::decode(bytes)?),
             LEASE_REVOKE => Self::LeaseRevoke(pb::LeaseRevokeRequest::decode(bytes)?),
             PUBLISH_MEMBER => Self::PublishMember(pb::Member::decode(bytes)?),
+            kind @ auth::FIRST_KIND..=auth::LAST_KIND => Self::Auth(AuthCommand::decode(kind, bytes)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use sha1::{Digest, Sha1};
 
+use crate::auth::AuthOptions;
 use crate::ids::{ClusterId, MemberId};
 use crate::member::{MemberConfig, Peer, Timing};
 
@@ -137,6 +138,7 @@ impl Bootstrap {
             client_urls: strings(&client_urls),
             timing: Timing::default(),
             fsync: self.fsync,
+            auth: AuthOptions::default(),
         };
         let client_listen = addresses("listen-client-urls", &self.listen_client_urls, &resolve)?;
         Ok(StoreConfig { member, client_listen })

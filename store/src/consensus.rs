@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::command::{Command, Reply};
-use crate::state::{self, Applied, State};
+use crate::state::{self, Applied, Context, State};
 
 pub mod codec;
 pub mod log_store;
@@ -26,7 +26,7 @@ pub trait StateMachine: Send + 'static {
     /// The last committed mark.
     fn applied(&self) -> &Applied;
     /// Deterministic; visible to later applies at once, to readers after `commit`.
-    fn apply(&mut self, command: &Command) -> Reply;
+    fn apply(&mut self, context: &Context, command: &Command) -> Reply;
     fn commit(&mut self, applied: Applied);
     fn storage(&self) -> Self::Storage;
     /// Replaces everything by the checkpoint in `dir`, which is moved into place.
@@ -49,8 +49,8 @@ impl StateMachine for State {
         State::applied(self)
     }
 
-    fn apply(&mut self, command: &Command) -> Reply {
-        State::apply(self, command)
+    fn apply(&mut self, context: &Context, command: &Command) -> Reply {
+        State::apply_as(self, context, command)
     }
 
     fn commit(&mut self, applied: Applied) {

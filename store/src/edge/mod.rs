@@ -4,6 +4,8 @@
 //! rules live below. [`router`] is a tower service, so the same surface is served over TCP ([`crate::io::serve`]) and to
 //! the control plane in the same process.
 
+pub mod access;
+mod auth;
 mod cluster;
 mod http;
 mod kv;
@@ -14,6 +16,7 @@ mod watch;
 use std::time::Duration;
 
 use kontiki_api::etcdserverpb as pb;
+use kontiki_api::etcdserverpb::auth_server::AuthServer;
 use kontiki_api::etcdserverpb::cluster_server::ClusterServer;
 use kontiki_api::etcdserverpb::kv_server::KvServer;
 use kontiki_api::etcdserverpb::lease_server::LeaseServer;
@@ -22,9 +25,12 @@ use kontiki_api::etcdserverpb::watch_server::WatchServer;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
+use self::access::guard;
 use crate::error::StoreError;
 use crate::limits;
 use crate::member::Member;
+
+pub use self::access::embedded;
 
 /// The etcd release whose behaviour is served; clients choose features by it (`Status.version`, `/version`).
 pub const ETCD_VERSION: &str = "3.6.14";
@@ -63,15 +69,16 @@ pub fn router(member: Member, config: EdgeConfig) -> axum::Router {
     http::routes(edge).merge(grpc(member, config).into_axum_router())
 }
 
-/// The gRPC services alone: what a client in the same process talks to.
+/// The gRPC services alone. Whoever calls them is subject to authentication.
 pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
     let receive = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
     let edge = Edge { member, config };
-    Routes::new(KvServer::new(edge.clone()).max_decoding_message_size(receive))
-        .add_service(WatchServer::new(edge.clone()).max_decoding_message_size(receive))
-        .add_service(LeaseServer::new(edge.clone()))
-        .add_service(ClusterServer::new(edge.clone()))
-        .add_service(MaintenanceServer::new(edge))
+    Routes::new(guard(&edge, KvServer::new(edge.clone()).max_decoding_message_size(receive)))
+        .add_service(guard(&edge, WatchServer::new(edge.clone()).max_decoding_message_size(receive)))
+        .add_service(guard(&edge, LeaseServer::new(edge.clone())))
+        .add_service(guard(&edge, ClusterServer::new(edge.clone())))
+        .add_service(guard(&edge, MaintenanceServer::new(edge.clone())))
+        .add_service(guard(&edge, AuthServer::new(edge.clone())))
 }
 
 impl Edge {

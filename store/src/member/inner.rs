@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Authority;
 use super::barrier::Barrier;
 use super::leases::Leases;
 use super::{Leadership, MemberConfig};
@@ -38,6 +39,7 @@ pub(super) struct Inner {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) barrier: Barrier,
     pub(super) leases: Leases,
+    pub(super) authority: Authority,
     pub(super) snapshots: Arc<Receiver>,
     /// Members whose connection to this one ended.
     pub(super) lost: mpsc::Sender<MemberId>,

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Authority;
 use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
 use super::leases::Leases;
@@ -43,6 +44,7 @@ use crate::wal::segment::Owner;
 
 pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
+    let authority = Authority::new(&config.auth).map_err(|error| StartError::Config(error.to_string()))?;
     let Recovered { wal, state, checkpoints } = recover(&config).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::new(Tcp::shared(), me);
@@ -74,6 +76,7 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
     let inner = Arc::new(Inner {
         leases: Leases::new(reader.clone(), Arc::new(SystemClock::default())),
         barrier: Barrier::default(),
+        authority,
         snapshots: Arc::new(Receiver::new(checkpoints)),
         stopping: AtomicBool::new(false),
         stop: CancellationToken::new(),

@@ -3,6 +3,8 @@
 //! Every check of a request comes before its first write, so that a failed one leaves nothing behind and needs no undo.
 //! All changes of one command share a revision, which it takes only if it changes a key.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::KeyValue;
@@ -12,9 +14,12 @@ use prost::Message;
 use rocksdb::WriteBatch;
 
 use super::core::Core;
+use super::{Context, auth};
+use crate::auth::state::TokenChange;
+use crate::auth::{AuthAnswer, AuthCommand, AuthError, AuthState};
 use crate::command::{Command, Reply, Response};
 use crate::error::StoreError;
-use crate::ids::{LeaseId, MemberId};
+use crate::ids::{LeaseId, LogIndex, MemberId};
 use crate::io::engine::{Engine, Family};
 use crate::lease::table::LeaseChange;
 use crate::mvcc::compare::{self, Path};
@@ -34,6 +39,9 @@ pub(crate) struct Stage {
     pub(crate) records: Vec<(Stamp, Bytes)>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) lease_changes: Vec<LeaseChange>,
+    /// As of the last applied entry: what decides about the next one.
+    pub(crate) auth: Arc<AuthState>,
+    pub(crate) token_changes: Vec<TokenChange>,
 }
 
 /// One command being applied.
@@ -76,8 +84,11 @@ impl<'a> Writer<'a> {
         Self { core, engine, stage, previous_wanted, changes: Vec::new() }
     }
 
-    /// Applies one command and takes its revision.
-    pub(crate) fn apply(mut self, command: &Command) -> Reply {
+    /// Applies one command, if its caller may, and takes its revision.
+    pub(crate) fn apply(mut self, context: &Context, command: &Command) -> Reply {
+        if self.stage.auth.is_enabled() {
+            self.stage.auth.permit(&context.caller, command, &self.core.leases.read())?;
+        }
         let reply = match command {
             Command::Put(request) => self.check_put(request).map(|()| Response::Put(self.put(request))),
             Command::DeleteRange(request) => Ok(Response::DeleteRange(self.delete_range(request))),
@@ -89,6 +100,7 @@ impl<'a> Writer<'a> {
                 self.publish_member(member);
                 Ok(Response::PublishMember)
             }
+            Command::Auth(command) => Ok(Response::Auth(self.change_auth(context.index, command)?)),
         };
         if !self.changes.is_empty() {
             assert!(reply.is_ok(), "a failed command changes nothing");
@@ -273,6 +285,24 @@ impl<'a> Writer<'a> {
         let bytes = member.encode_to_vec();
         self.engine.put(&mut self.stage.batch, Family::Members, &member.id.to_be_bytes(), &bytes);
         self.core.members.write().insert(MemberId(member.id), member.clone());
+    }
+
+    fn change_auth(&mut self, index: LogIndex, command: &AuthCommand) -> Result<AuthAnswer, AuthError> {
+        let current = &self.stage.auth;
+        // A log-in is common and changes nothing that is copied.
+        if let AuthCommand::AssignToken(request) = command {
+            let (answer, effects) = current.assign_token(index, request)?;
+            self.stage.token_changes.extend(effects.token);
+            return Ok(answer);
+        }
+        let mut next = AuthState::clone(current);
+        let (answer, mut effects) = next.apply(index, command)?;
+        self.stage.token_changes.extend(effects.token.take());
+        if (next.revision(), next.is_enabled()) != (current.revision(), current.is_enabled()) {
+            auth::put(self.engine, &mut self.stage.batch, &next, &effects);
+            self.stage.auth = Arc::new(next);
+        }
+        Ok(answer)
     }
 
     fn record_at(&self, stamp: Stamp) -> KeyValue {
