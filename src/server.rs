@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let stop_store = CancellationToken::new();
         let edge_config = StoreConfig::new(&settings)?.edge;
         let (member, store_thread) = start_store(settings, stop_store.clone()).await?;
-        let storage = Storage::new(edge::grpc(member.clone(), edge_config));
+        let storage = Storage::new(edge::embedded(member.clone(), edge_config));
         let (leaving, shutdown_too) = (member.clone(), shutdown.clone());
         tokio::spawn(async move {
             // Without its member there is nothing to serve from.

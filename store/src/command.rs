@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_api::etcdserverpb as pb;
 use prost::Message;
 
+use crate::auth::{AuthAnswer, AuthCommand, command as auth};
 use crate::error::StoreError;
 use crate::ids::{LeaseId, MemberId};
 
@@ -22,6 +23,7 @@ pub enum Command {
     LeaseRevoke(pb::LeaseRevokeRequest),
     /// A member announces its name and client URLs (`peerURLs` come from the membership itself).
     PublishMember(pb::Member),
+    Auth(AuthCommand),
     MemberAdd(AddMember),
     MemberRemove(pb::MemberRemoveRequest),
     MemberChange(ChangeMember),
@@ -62,6 +64,7 @@ pub enum Response {
     LeaseRevoke(pb::LeaseRevokeResponse),
     PublishMember,
     MemberChanged,
+    Auth(AuthAnswer),
 }
 
 /// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
@@ -69,12 +72,15 @@ pub enum Response {
 pub enum DecodeError {
     #[error("the command is empty")]
     Empty,
+    #[error("the caller of a command does not decode")]
+    Caller,
     #[error("unknown command kind {0}: written by a newer version?")]
     UnknownKind(u8),
     #[error("command body: {0}")]
     Body(#[from] prost::DecodeError),
 }
 
+// 0xf0 and above are no kinds: an entry's caller is marked there.
 const PUT: u8 = 1;
 const DELETE_RANGE: u8 = 2;
 const TXN: u8 = 3;
@@ -101,6 +107,7 @@ impl Command {
             Self::MemberAdd(body) => encode(MEMBER_ADD, body),
             Self::MemberRemove(body) => encode(MEMBER_REMOVE, body),
             Self::MemberChange(body) => encode(MEMBER_CHANGE, body),
+            Self::Auth(command) => command.encode(),
         }
     }
 
@@ -124,6 +131,7 @@ impl Command {
             MEMBER_ADD => Self::MemberAdd(AddMember::decode(bytes)?),
             MEMBER_REMOVE => Self::MemberRemove(pb::MemberRemoveRequest::decode(bytes)?),
             MEMBER_CHANGE => Self::MemberChange(ChangeMember::decode(bytes)?),
+            kind @ auth::FIRST_KIND..=auth::LAST_KIND => Self::Auth(AuthCommand::decode(kind, bytes)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use self::types::Membership;
 use crate::command::{Command, Reply};
-use crate::state::{self, Applied, State};
+use crate::state::{self, Applied, Context, State};
 
 pub mod codec;
 pub mod log_store;
@@ -27,7 +27,7 @@ pub trait StateMachine: Send + 'static {
     /// The last committed mark.
     fn applied(&self) -> &Applied;
     /// Deterministic; visible to later applies at once, to readers after `commit`.
-    fn apply(&mut self, command: &Command) -> Reply;
+    fn apply(&mut self, context: &Context, command: &Command) -> Reply;
     /// Raft's configuration names these; new ones are members of the initial cluster.
     fn adopt_members(&mut self, _members: &Membership) {}
     fn commit(&mut self, applied: Applied);
@@ -52,8 +52,8 @@ impl StateMachine for State {
         State::applied(self)
     }
 
-    fn apply(&mut self, command: &Command) -> Reply {
-        State::apply(self, command)
+    fn apply(&mut self, context: &Context, command: &Command) -> Reply {
+        State::apply_as(self, context, command)
     }
 
     fn adopt_members(&mut self, members: &Membership) {

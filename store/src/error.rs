@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::auth::AuthError;
+
 /// A request's failure. `Display` is the text on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -75,6 +77,8 @@ pub enum StoreError {
     Corrupt,
     #[error("not a primary lessor")]
     NotPrimaryLessor,
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 impl StoreError {
@@ -110,6 +114,7 @@ impl StoreError {
             }
             Self::Corrupt => Code::DataLoss,
             Self::NotPrimaryLessor => Code::Unknown,
+            Self::Auth(error) => error.code(),
         }
     }
 }

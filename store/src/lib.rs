@@ -1,10 +1,12 @@
 //! The Raft-replicated store: an etcd v3 member as a library.
 //!
 //! Read it in this order: [`command`] (what a log entry carries), [`state`] (what applying one does: MVCC, leases,
-//! watch), [`consensus`] (how entries come to be committed), [`member`] (the running whole), [`edge`] (etcd's gRPC and
-//! HTTP surface). Everything that touches the world (clock, disk, network, randomness) is under [`io`].
+//! watch), [`auth`] (who may have it applied), [`consensus`] (how entries come to be committed), [`member`] (the running
+//! whole), [`edge`] (etcd's gRPC and HTTP surface). Everything that touches the world (clock, disk, network, randomness) is
+//! under [`io`].
 
 pub mod bolt;
+pub mod auth;
 pub mod command;
 pub mod config;
 pub mod consensus;

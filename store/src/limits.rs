@@ -180,3 +180,15 @@ pub const CLIENT_VERSIONS_MAX: usize = 64;
 pub const WARN_APPLY: Duration = Duration::from_millis(100);
 /// A unary request that takes longer is logged. etcd's default.
 pub const WARN_UNARY: Duration = Duration::from_millis(300);
+/// Simple tokens that a member remembers; above it the one longest unused goes, and its client authenticates again.
+pub const AUTH_TOKENS_MAX: usize = 100_000;
+/// How long a member that has not applied the entry of a token yet waits for it before it refuses the token.
+pub const AUTH_TOKEN_WAIT: Duration = Duration::from_secs(1);
+/// Passwords hashed or compared at once: each takes a processor for tens of milliseconds.
+pub const PASSWORDS_RUNNING: usize = 2;
+/// Passwords under way, those that wait for their turn included; further ones are refused as too many.
+pub const PASSWORDS_WAITING: usize = 1024;
+/// A longer password is refused, as Go's bcrypt refuses it: bcrypt would ignore what lies beyond.
+pub const PASSWORD_BYTES_MAX: usize = 72;
+/// Times a log-in starts again because users or roles changed meanwhile; then it says so.
+pub const AUTHENTICATE_RETRIES: usize = 8;

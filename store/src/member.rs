@@ -14,6 +14,7 @@ use kontiki_api::etcdserverpb as pb;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
+use crate::auth::{AuthOptions, Caller};
 use crate::command::{Command, Reply};
 use crate::config::tls::TlsSettings;
 use crate::error::StoreError;
@@ -25,6 +26,9 @@ use crate::io::tls::TlsError;
 use crate::metrics::Metrics;
 use crate::state::Reader;
 
+mod auth;
+#[cfg(test)]
+mod auth_tests;
 mod barrier;
 mod change;
 #[cfg(test)]
@@ -126,6 +130,7 @@ pub struct MemberConfig {
     pub membership: MembershipOptions,
     /// A command whose application takes longer is logged.
     pub warn_apply: Duration,
+    pub auth: AuthOptions,
 }
 
 /// Why a member did not start.
@@ -187,16 +192,49 @@ impl Member {
         Ok(Self { inner: start::start(config).await? })
     }
 
-    /// Replicates `command` and answers what applying it answered. Any member takes it.
+    /// Replicates `command` for nobody in particular: refused while authentication is on. See [`Member::propose_as`].
     ///
     /// # Errors
-    /// The command's own error, or `Timeout` when its outcome is unknown after about seven seconds.
+    /// As [`Member::propose_as`].
     pub async fn propose(&self, command: Command) -> Reply {
-        let reply = self.inner.propose(&command).await;
+        self.propose_as(&Caller::Anonymous, command).await
+    }
+
+    /// Replicates `command` for `caller` and answers what applying it answered. Any member takes it.
+    ///
+    /// # Errors
+    /// The command's own error, also that the caller may not, or `Timeout` when its outcome is unknown after about seven
+    /// seconds.
+    pub async fn propose_as(&self, caller: &Caller, command: Command) -> Reply {
+        let reply = self.inner.propose_as(caller, &command).await;
         if let Err(StoreError::Timeout | StoreError::TimeoutLeaderFailure | StoreError::Stopped) = reply {
             self.inner.metrics.server.failed.inc();
         }
         reply
+    }
+
+    /// The user of a token that is known and not expired, as a caller.
+    ///
+    /// # Errors
+    /// `InvalidToken`.
+    pub async fn identify(&self, token: &str) -> Result<Caller, StoreError> {
+        self.inner.identify(token).await
+    }
+
+    /// A token for a user with this password.
+    ///
+    /// # Errors
+    /// `NotEnabled`, `Failed`, `NoPasswordUser`, and those of a proposal.
+    pub async fn authenticate(&self, user: &str, password: &str) -> Result<String, StoreError> {
+        self.inner.authenticate(user, password).await
+    }
+
+    /// What is stored of a password, beside the runtime's threads.
+    ///
+    /// # Errors
+    /// `PasswordTooLong`, `TooManyRequests`.
+    pub async fn hash_password(&self, password: String) -> Result<String, StoreError> {
+        self.inner.authority.passwords.hash(password).await
     }
 
     /// Returns once everything that was committed when it was called is readable here (ReadIndex).

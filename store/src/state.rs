@@ -8,6 +8,7 @@
 //! Apply is a function of (state, command): no clock, no randomness, no iteration over hash maps.
 
 mod apply;
+mod auth;
 pub mod check;
 mod compactor;
 pub(crate) mod core;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use self::apply::{Stage, Writer};
 use self::compactor::Compactor;
 use self::core::{Core, Mark};
+use crate::auth::Caller;
 use crate::command::{Command, Reply};
 use crate::ids::LogIndex;
 use crate::io::clock::Stopwatch;
@@ -74,6 +76,13 @@ impl Default for StateOptions {
 pub struct Applied {
     pub index: LogIndex,
     pub consensus: Bytes,
+}
+
+/// What an entry brings besides its command: its place in the log, and whose permissions decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    pub index: LogIndex,
+    pub caller: Caller,
 }
 
 /// Why a state could not be opened or installed.
@@ -138,7 +147,7 @@ impl State {
         let compactor = Arc::new(Compactor::new(core.clone(), compacted));
         let reader = Arc::new(Reader::new(core.clone(), hub.clone(), compactor.clone()));
         let compactor_thread = options.background_compaction.then(|| compactor.clone().spawn());
-        let stage = Stage { revision, floor, ..Stage::default() };
+        let stage = Stage { revision, floor, auth: core.auth(), ..Stage::default() };
         // A compaction that a crash interrupted is finished now.
         compactor.wake();
         Ok(Self {
@@ -162,10 +171,17 @@ impl State {
         &self.applied
     }
 
-    /// Applies one command. Its effect is visible to later applies at once and to readers after [`State::commit`].
+    /// Applies one command of the member itself, outside of any permissions.
     pub fn apply(&mut self, command: &Command) -> Reply {
+        let index = LogIndex(self.applied.index.0 + 1);
+        self.apply_as(&Context { index, caller: Caller::Internal }, command)
+    }
+
+    /// Applies one command, if its caller may have it applied. Its effect is visible to later applies at once and to
+    /// readers after [`State::commit`].
+    pub fn apply_as(&mut self, context: &Context, command: &Command) -> Reply {
         let previous_wanted = self.hub.previous_wanted();
-        Writer::new(&self.core, &self.engine, &mut self.stage, previous_wanted).apply(command)
+        Writer::new(&self.core, &self.engine, &mut self.stage, previous_wanted).apply(context, command)
     }
 
     /// Commits everything applied since the last commit together with the mark, in one write; then publishes it to
@@ -174,8 +190,20 @@ impl State {
     /// # Panics
     /// When the database refuses the write: it is then broken, and the log must not be taken as applied.
     pub fn commit(&mut self, applied: Applied) {
-        let fresh = Stage { revision: self.stage.revision, floor: self.stage.floor, ..Stage::default() };
-        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes, members_changed, counts } =
+        let Stage { revision, floor, .. } = self.stage;
+        let fresh = Stage { revision, floor, auth: self.stage.auth.clone(), ..Stage::default() };
+        let Stage {
+            mut batch,
+            revision,
+            floor,
+            records: _,
+            blocks,
+            lease_changes,
+            members_changed,
+            counts,
+            auth,
+            token_changes,
+        } =
             mem::replace(&mut self.stage, fresh);
         let mark = Mark { revision, floor, applied };
         mark.put(&self.engine, &mut batch);
@@ -183,6 +211,8 @@ impl State {
         self.engine.write(batch).expect("the state database accepts writes");
         self.core.metrics.commit.observe(writing.elapsed().as_secs_f64());
         self.core.metrics.add(&counts);
+        // Before the data: who sees a change also sees that somebody was shut out before it.
+        self.core.publish_auth(auth, &token_changes);
         let compacted = {
             let mut index = self.core.index.write();
             let compacted = floor > index.floor();
@@ -261,7 +291,12 @@ impl State {
         let contents = core::load(&engine, self.options.value_cache_bytes)?;
         engine::switch_generation(&self.dir, generation)?;
         let (applied, compacted) = (contents.applied.clone(), contents.compacted);
-        self.stage = Stage { revision: contents.index.revision(), floor: contents.index.floor(), ..Stage::default() };
+        self.stage = Stage {
+            revision: contents.index.revision(),
+            floor: contents.index.floor(),
+            auth: contents.auth.clone(),
+            ..Stage::default()
+        };
         self.compactor.replace(compacted, || self.core.replace(engine.clone(), contents));
         self.applied = applied;
         // It may still be read for a moment.

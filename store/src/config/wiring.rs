@@ -10,6 +10,7 @@ use super::listen::Listener;
 use super::settings::{ClusterState, RaftSettings, StoreSettings};
 use super::tls::TlsSettings;
 use super::url::{Address, strings};
+use crate::auth::AuthOptions;
 use crate::edge::{EdgeConfig, HttpConfig};
 use crate::io::serve::ServeOptions;
 use crate::limits;
@@ -19,11 +20,8 @@ use crate::membership::MembershipOptions;
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
 /// setting is wired below.
 const PENDING: &[&str] = &[
-    "auth-token",
-    "auth-token-ttl",
     "auto-compaction-mode",
     "auto-compaction-retention",
-    "bcrypt-cost",
     "compact-hash-check-time",
     "compaction-batch-limit",
     "compaction-sleep-interval",
@@ -80,6 +78,8 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         client_urls: strings(&settings.advertise_client_urls),
         timing: timing(&settings.raft),
         fsync: settings.fsync,
+        auth: AuthOptions::parse(&settings.auth.token, settings.auth.token_ttl_s, settings.auth.bcrypt_cost)
+            .map_err(|error| ConfigError(error.to_string()))?,
         warn_apply: settings.requests.warning_apply_duration,
         tuning: tuning(settings),
         peer_tls: peer_tls(settings)?,

@@ -1,6 +1,7 @@
 //! Proposals that wait for their entry to be applied, wherever it was appended.
 //!
-//! Every command's entry starts with the member that proposed it and that member's number for it. When it is applied
+//! Every command's entry starts with the member that proposed it and that member's number for it, and, while
+//! authentication is on, who asked for it (see [`Caller`]). When it is applied
 //! there, the proposer is answered from its own state machine: a proposal that was on its way to a leader that died is
 //! answered if its entry survived, and once an entry of a later leader is applied without it, it is known to be lost and
 //! may be proposed again. So a change of leader is a pause for a client and never an "unknown".
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::types::CommandBytes;
+use crate::auth::Caller;
 use crate::command::{Command, DecodeError, Reply};
 use crate::ids::MemberId;
 
@@ -45,9 +47,9 @@ impl Requests {
         Arc::new(Self { member, state: Mutex::new(State { next: start, waiting: HashMap::new() }) })
     }
 
-    /// A new proposal of `command`.
+    /// A new proposal of `command` for `caller`.
     #[must_use]
-    pub fn register(self: &Arc<Self>, command: &Command) -> Request {
+    pub fn register(self: &Arc<Self>, caller: &Caller, command: &Command) -> Request {
         let (sender, reply) = oneshot::channel();
         let number = {
             let mut state = self.state.lock();
@@ -57,9 +59,10 @@ impl Requests {
             number
         };
         let body = command.encode();
-        let mut bytes = BytesMut::with_capacity(HEADER + body.len());
+        let mut bytes = BytesMut::with_capacity(HEADER + caller.encoded_len() + body.len());
         bytes.put_u64_le(self.member.0);
         bytes.put_u64_le(number);
+        caller.encode(&mut bytes);
         bytes.extend_from_slice(&body);
         Request { bytes: bytes.freeze(), number, reply, requests: self.clone() }
     }
@@ -95,12 +98,13 @@ impl Requests {
 ///
 /// # Errors
 /// When the command does not decode.
-pub fn decode(mut bytes: Bytes) -> Result<(Origin, Command), DecodeError> {
+pub fn decode(mut bytes: Bytes) -> Result<(Origin, Caller, Command), DecodeError> {
     if bytes.len() < HEADER {
         return Err(DecodeError::Empty);
     }
     let origin = Origin { member: MemberId(bytes.get_u64_le()), number: bytes.get_u64_le() };
-    Ok((origin, Command::decode(bytes)?))
+    let caller = Caller::decode(&mut bytes).ok_or(DecodeError::Caller)?;
+    Ok((origin, caller, Command::decode(bytes)?))
 }
 
 /// A proposal under way.
@@ -138,10 +142,11 @@ mod tests {
     fn a_request_is_answered_by_its_own_entry_only() {
         let requests = Requests::new(MemberId(7), 100);
         let command = Command::Put(pb::PutRequest { key: Bytes::from_static(b"k"), ..Default::default() });
-        let mut first = requests.register(&command);
-        let mut second = requests.register(&command);
-        let (origin, decoded) = decode(second.bytes().0).unwrap();
-        assert_eq!(decoded, command);
+        let alice = Caller::User { name: "alice".into(), revision: 3 };
+        let mut first = requests.register(&Caller::Anonymous, &command);
+        let mut second = requests.register(&alice, &command);
+        let (origin, caller, decoded) = decode(second.bytes().0).unwrap();
+        assert_eq!((caller, decoded), (alice, command));
         assert!(requests.is_mine(origin));
         requests.complete(origin, Ok(Response::PublishMember));
         assert_eq!(second.reply.try_recv(), Ok(Ok(Response::PublishMember)));

@@ -26,7 +26,7 @@ use crate::io::checkpoint::{CheckpointDir, Checkpoints};
 use crate::io::clock::Stopwatch;
 use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES, WARN_APPLY};
 use crate::metrics::ApplyMetrics;
-use crate::state::Applied;
+use crate::state::{Applied, Context};
 
 /// What the opaque part of [`Applied`] holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -150,8 +150,9 @@ impl<M: StateMachine> Machine<M> {
             match payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(CommandBytes(bytes)) => {
-                    let (origin, command) = requests::decode(bytes).map_err(|error| unreadable(&log_id, &error))?;
-                    let reply = state.apply(&command);
+                    let (origin, caller, command) =
+                        requests::decode(bytes).map_err(|error| unreadable(&log_id, &error))?;
+                    let reply = state.apply(&Context { index: LogIndex(log_id.index), caller }, &command);
                     self.metrics.note(&command, reply.is_ok(), watch.lap(), self.warn_apply);
                     if responder.is_none() && self.requests.is_mine(origin) {
                         completed.push((origin, reply));

@@ -19,7 +19,7 @@ use crate::io::checkpoint::Checkpoints;
 use crate::io::disk::LocalDisk;
 use crate::io::random::SystemRandom;
 use crate::io::wal::{Wal, WalOptions};
-use crate::state::{Applied, State, StateOptions};
+use crate::state::{Applied, Context, State, StateOptions};
 use crate::wal::segment::Owner;
 
 /// Remembers nothing but its mark, in memory and, for checkpoints, in one file.
@@ -39,7 +39,7 @@ impl StateMachine for Marked {
         &self.applied
     }
 
-    fn apply(&mut self, _command: &Command) -> Reply {
+    fn apply(&mut self, _context: &Context, _command: &Command) -> Reply {
         Ok(Response::PublishMember)
     }
 

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::log_store::{from_wal, to_wal};
 use super::types::{AppendEntriesRequest, AppendEntriesResponse, LeaderId, LogId, Vote, entry_id, log_id};
+use crate::auth::{AuthAnswer, AuthError};
 use crate::command::{Reply, Response};
 use crate::error::StoreError;
 use crate::ids::MemberId;
@@ -106,6 +107,10 @@ const LEASE_GRANT: u8 = 5;
 const LEASE_REVOKE: u8 = 6;
 const PUBLISH_MEMBER: u8 = 7;
 const MEMBER_CHANGED: u8 = 9;
+const AUTH_DONE: u8 = 20;
+const AUTH_TOKEN: u8 = 21;
+/// Errors from here on are those of authentication, by their own numbers.
+const FIRST_AUTH_ERROR: u8 = 128;
 
 /// A reply as it travels from the leader to the member that a client asked.
 #[must_use]
@@ -120,6 +125,8 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Ok(Response::LeaseRevoke(body)) => (LEASE_REVOKE, body.encode_to_vec()),
         Ok(Response::PublishMember) => (PUBLISH_MEMBER, Vec::new()),
         Ok(Response::MemberChanged) => (MEMBER_CHANGED, Vec::new()),
+        Ok(Response::Auth(AuthAnswer::Done)) => (AUTH_DONE, Vec::new()),
+        Ok(Response::Auth(AuthAnswer::Token(token))) => (AUTH_TOKEN, token.clone().into_bytes()),
     };
     let mut buffer = BytesMut::with_capacity(body.len() + 1);
     buffer.put_u8(kind);
@@ -135,7 +142,12 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, WireError> {
     Ok(Ok(match bytes.get_u8() {
         FAILED => {
             need(&bytes, 1)?;
-            let number = usize::from(bytes.get_u8());
+            let number = bytes.get_u8();
+            if number >= FIRST_AUTH_ERROR {
+                let error = AuthError::from_number(number - FIRST_AUTH_ERROR).ok_or(WireError("unknown error"))?;
+                return Ok(Err(error.into()));
+            }
+            let number = usize::from(number);
             return Ok(Err(ERRORS.get(number).cloned().ok_or(WireError("unknown error"))?));
         }
         PUT => Response::Put(Message::decode(bytes).map_err(|_| BODY)?),
@@ -146,6 +158,8 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, WireError> {
         LEASE_REVOKE => Response::LeaseRevoke(Message::decode(bytes).map_err(|_| BODY)?),
         PUBLISH_MEMBER => Response::PublishMember,
         MEMBER_CHANGED => Response::MemberChanged,
+        AUTH_DONE => Response::Auth(AuthAnswer::Done),
+        AUTH_TOKEN => Response::Auth(AuthAnswer::Token(String::from_utf8(bytes.to_vec()).map_err(|_| BODY)?)),
         _ => return Err(WireError("unknown kind of reply")),
     }))
 }
@@ -224,6 +238,7 @@ fn error_number(error: &StoreError) -> u8 {
         StoreError::MemberNotLearner => 31,
         StoreError::LearnerNotReady => 32,
         StoreError::NotSupportedForLearner => 33,
+        StoreError::Auth(error) => FIRST_AUTH_ERROR + error.number(),
     }
 }
 
@@ -327,7 +342,11 @@ mod tests {
     fn replies_and_all_errors_come_back() {
         let put = Ok(Response::Put(pb::PutResponse::default()));
         assert_eq!(decode_reply(encode_reply(&put)).unwrap(), put);
-        for error in ERRORS {
+        for answer in [AuthAnswer::Done, AuthAnswer::Token("letters.7".to_owned())] {
+            let answered = Ok(Response::Auth(answer));
+            assert_eq!(decode_reply(encode_reply(&answered)).unwrap(), answered);
+        }
+        for error in ERRORS.into_iter().chain(AuthError::all().iter().map(|error| StoreError::Auth(*error))) {
             assert_eq!(decode_reply(encode_reply(&Err(error.clone()))).unwrap(), Err(error));
         }
     }

@@ -8,7 +8,9 @@ use kontiki_api::etcdserverpb::kv_server::Kv;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::access::split;
 use super::{Edge, response};
+use crate::auth::{AuthState, Caller};
 use crate::command::Command;
 use crate::error::StoreError;
 use crate::ids::Revision;
@@ -32,12 +34,14 @@ impl Kv for Edge {
             self.refuse_learner()?;
         }
         self.require_known_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
         check::range(&request)?;
         if !request.serializable {
             self.member.read_barrier().await?;
         }
-        let mut answer = self.member.reader().range(&request)?;
+        let read = || self.member.reader().range(&request);
+        let may = |auth: &AuthState, caller: &Caller| auth.may_read(caller, &request.key, &request.range_end);
+        let mut answer = self.read_as(&sender, may, read).await?;
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
@@ -51,10 +55,11 @@ impl Kv for Edge {
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
         check::put(&request)?;
         self.check_size(request.encoded_len())?;
-        let mut answer = response!(self.member.propose(Command::Put(request)).await, Put);
+        let caller = self.caller(&sender).await?;
+        let mut answer = response!(self.member.propose_as(&caller, Command::Put(request)).await, Put);
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
@@ -64,25 +69,30 @@ impl Kv for Edge {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
         check::delete_range(&request)?;
-        let mut answer = response!(self.member.propose(Command::DeleteRange(request)).await, DeleteRange);
+        let caller = self.caller(&sender).await?;
+        let command = Command::DeleteRange(request);
+        let mut answer = response!(self.member.propose_as(&caller, command).await, DeleteRange);
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
         check::txn(&request, self.config.max_txn_ops)?;
         self.check_size(request.encoded_len())?;
         let mut answer = if check::is_read_only(&request) {
             if !check::is_serializable(&request) {
                 self.member.read_barrier().await?;
             }
-            self.member.reader().txn(&request)?
+            let reader = self.member.reader();
+            let may = |auth: &AuthState, caller: &Caller| reader.may_txn(auth, caller, &request);
+            self.read_as(&sender, may, || reader.txn(&request)).await?
         } else {
-            response!(self.member.propose(Command::Txn(request)).await, Txn)
+            let caller = self.caller(&sender).await?;
+            response!(self.member.propose_as(&caller, Command::Txn(request)).await, Txn)
         };
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
@@ -93,9 +103,10 @@ impl Kv for Edge {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
         let (revision, physical) = (Revision(request.revision), request.physical);
-        let mut answer = response!(self.member.propose(Command::Compact(request)).await, Compact);
+        let caller = self.caller(&sender).await?;
+        let mut answer = response!(self.member.propose_as(&caller, Command::Compact(request)).await, Compact);
         if physical {
             self.member.reader().compacted_physically(revision).await;
         }

@@ -2,18 +2,64 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures::stream::unfold;
 use futures::{Stream, StreamExt};
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::lease_server::Lease;
 use tonic::{Request, Response, Status};
 
+use super::access::{Sender, split};
 use super::{Edge, response};
 use crate::command::Command;
 use crate::error::StoreError;
 use crate::ids::LeaseId;
 use crate::io::random::{Random, SystemRandom};
 use crate::limits;
+
+impl Edge {
+    /// Renews a lease for whoever may write all of its keys.
+    async fn keep_alive(&self, sender: &Sender, lease: LeaseId) -> Result<i64, StoreError> {
+        let caller = self.caller(sender).await?;
+        if self.member.reader().auth_enabled() {
+            self.member.reader().may_use_lease(&caller, lease)?;
+        }
+        self.member.keep_alive(lease).await
+    }
+
+    async fn identify_user(&self, sender: &Sender) -> Result<(), StoreError> {
+        let caller = self.caller(sender).await?;
+        Ok(self.member.reader().auth().require_user(&caller)?)
+    }
+
+    /// The keys that hang on a lease, for whoever may read all of them.
+    async fn lease_keys(&self, sender: &Sender, lease: LeaseId) -> Result<Vec<Bytes>, StoreError> {
+        let caller = self.caller(sender).await?;
+        let reader = self.member.reader();
+        let Some((_, keys)) = reader.lease_keys(lease) else { return Ok(Vec::new()) };
+        if reader.auth_enabled() {
+            // The permissions after the keys: who was shut out before one was attached does not see it.
+            reader.auth().may_read_keys(&caller, keys.iter().map(|key| &**key))?;
+        }
+        Ok(keys)
+    }
+
+    /// All leases, for whoever may read every key that hangs on one.
+    async fn leases(&self, sender: &Sender) -> Result<Vec<(LeaseId, i64)>, StoreError> {
+        let caller = self.caller(sender).await?;
+        let reader = self.member.reader();
+        let leases = reader.leases();
+        if reader.auth_enabled() {
+            let keys = |lease: &(LeaseId, i64)| reader.lease_keys(lease.0).map_or_else(Vec::new, |(_, keys)| keys);
+            let auth = reader.auth();
+            auth.require_user(&caller)?;
+            for lease in &leases {
+                auth.may_read_keys(&caller, keys(lease).iter().map(|key| &**key))?;
+            }
+        }
+        Ok(leases)
+    }
+}
 
 type KeepAlives = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
 
@@ -24,7 +70,7 @@ impl Lease for Edge {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let mut request = request.into_inner();
+        let (sender, mut request) = split(request);
         if request.ttl > limits::LEASE_TTL_MAX_S {
             return Err(StoreError::LeaseTtlTooLarge.into());
         }
@@ -33,7 +79,9 @@ impl Lease for Edge {
             // Clients print and compare it as a positive number.
             request.id = i64::try_from(SystemRandom.next_u64() >> 1).expect("63 bits fit");
         }
-        let mut answer = response!(self.member.propose(Command::LeaseGrant(request)).await, LeaseGrant);
+        let caller = self.caller(&sender).await?;
+        let command = Command::LeaseGrant(request);
+        let mut answer = response!(self.member.propose_as(&caller, command).await, LeaseGrant);
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
@@ -43,8 +91,10 @@ impl Lease for Edge {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let command = Command::LeaseRevoke(request.into_inner());
-        let mut answer = response!(self.member.propose(command).await, LeaseRevoke);
+        let (sender, request) = split(request);
+        let caller = self.caller(&sender).await?;
+        let command = Command::LeaseRevoke(request);
+        let mut answer = response!(self.member.propose_as(&caller, command).await, LeaseRevoke);
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
@@ -56,23 +106,24 @@ impl Lease for Edge {
         request: Request<tonic::Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         self.require_leader(request.metadata())?;
-        let state = (self.clone(), request.into_inner(), false);
+        let (sender, requests) = split(request);
+        let state = (self.clone(), sender, requests, false);
         // One answer for each request, in order; an error ends the stream, as the client then opens another.
-        let answers = unfold(state, |(edge, mut requests, ended)| async move {
+        let answers = unfold(state, |(edge, sender, mut requests, ended)| async move {
             if ended {
                 return None;
             }
             let request = match requests.next().await? {
                 Ok(request) => request,
-                Err(status) => return Some((Err(status), (edge, requests, true))),
+                Err(status) => return Some((Err(status), (edge, sender, requests, true))),
             };
             let header = Some(edge.header_now());
-            match edge.member.keep_alive(LeaseId(request.id)).await {
+            match edge.keep_alive(&sender, LeaseId(request.id)).await {
                 Ok(ttl) => {
                     let answer = pb::LeaseKeepAliveResponse { header, id: request.id, ttl };
-                    Some((Ok(answer), (edge, requests, false)))
+                    Some((Ok(answer), (edge, sender, requests, false)))
                 }
-                Err(error) => Some((Err(error.into()), (edge, requests, true))),
+                Err(error) => Some((Err(error.into()), (edge, sender, requests, true))),
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -83,7 +134,8 @@ impl Lease for Edge {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let request = request.into_inner();
+        let (sender, request) = split(request);
+        self.identify_user(&sender).await?;
         let times = self.member.time_to_live(LeaseId(request.id)).await?;
         let mut answer = pb::LeaseTimeToLiveResponse {
             header: Some(self.header_now()),
@@ -94,9 +146,7 @@ impl Lease for Edge {
         };
         if request.keys && times.is_some() {
             self.member.read_barrier().await?;
-            if let Some((_, keys)) = self.member.reader().lease_keys(LeaseId(request.id)) {
-                answer.keys = keys;
-            }
+            answer.keys = self.lease_keys(&sender, LeaseId(request.id)).await?;
         }
         Ok(Response::new(answer))
     }
@@ -106,7 +156,8 @@ impl Lease for Edge {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.require_leader(request.metadata())?;
-        let leases = self.member.reader().leases();
+        let (sender, _) = split(request);
+        let leases = self.leases(&sender).await?;
         let leases = leases.into_iter().map(|(id, _)| pb::LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header: Some(self.header_now()), leases }))
     }

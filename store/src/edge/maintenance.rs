@@ -43,7 +43,9 @@ impl Maintenance for Edge {
     /// No alarm can be raised yet, so the list is truly empty.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         self.refuse_learner()?;
-        match request.into_inner().action() {
+        let (sender, request) = super::access::split(request);
+        self.may_alarm(&sender, request.action()).await?;
+        match request.action() {
             AlarmAction::Get | AlarmAction::Deactivate => {
                 Ok(Response::new(pb::AlarmResponse { header: Some(self.header_now()), alarms: Vec::new() }))
             }

@@ -4,6 +4,8 @@
 //! rules live below. [`router`] is a tower service, so the same surface is served over TCP ([`crate::io::serve`]) and to
 //! the control plane in the same process.
 
+pub mod access;
+mod auth;
 mod cluster;
 mod gateway;
 mod health;
@@ -21,6 +23,7 @@ mod watch;
 use std::time::Duration;
 
 use kontiki_api::etcdserverpb as pb;
+use kontiki_api::etcdserverpb::auth_server::AuthServer;
 use kontiki_api::etcdserverpb::cluster_server::ClusterServer;
 use kontiki_api::etcdserverpb::kv_server::KvServer;
 use kontiki_api::etcdserverpb::lease_server::LeaseServer;
@@ -29,11 +32,13 @@ use kontiki_api::etcdserverpb::watch_server::WatchServer;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
+use self::access::guard;
 use self::metrics::layer::Counting;
 use crate::error::StoreError;
 use crate::limits;
 use crate::member::Member;
 
+pub use self::access::embedded;
 pub use version::{ETCD_VERSION, STORAGE_VERSION};
 pub use self::http::HttpConfig;
 
@@ -89,7 +94,7 @@ pub fn metrics_router(member: Member, config: EdgeConfig) -> axum::Router {
     http::metrics_routes(Edge { member, config })
 }
 
-/// The gRPC services alone: what a client in the same process talks to.
+/// The gRPC services alone. Whoever calls them is subject to authentication.
 pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
     let receive = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
     let counting = Counting {
@@ -98,11 +103,12 @@ pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
         warn_unary: config.warn_unary,
     };
     let edge = Edge { member, config };
-    let routes = Routes::new(KvServer::new(edge.clone()).max_decoding_message_size(receive))
-        .add_service(WatchServer::new(edge.clone()).max_decoding_message_size(receive))
-        .add_service(LeaseServer::new(edge.clone()))
-        .add_service(ClusterServer::new(edge.clone()))
-        .add_service(MaintenanceServer::new(edge));
+    let routes = Routes::new(guard(&edge, KvServer::new(edge.clone()).max_decoding_message_size(receive)))
+        .add_service(guard(&edge, WatchServer::new(edge.clone()).max_decoding_message_size(receive)))
+        .add_service(guard(&edge, LeaseServer::new(edge.clone())))
+        .add_service(guard(&edge, ClusterServer::new(edge.clone())))
+        .add_service(guard(&edge, MaintenanceServer::new(edge.clone())))
+        .add_service(guard(&edge, AuthServer::new(edge.clone())));
     Routes::from(routes.into_axum_router().layer(counting))
 }
 

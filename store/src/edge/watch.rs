@@ -13,7 +13,9 @@ use kontiki_api::etcdserverpb::watch_request::RequestUnion;
 use kontiki_api::etcdserverpb::watch_server::Watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::access::{Sender, split};
 use super::{Edge, wants_leader};
+use crate::auth::AuthError;
 use crate::error::StoreError;
 use crate::limits;
 use crate::watch::{WatchStream, WatchStreamOptions};
@@ -31,10 +33,12 @@ impl Watch for Edge {
             fragment_bytes: self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES,
         };
         let needs_leader = wants_leader(request.metadata());
+        let (sender, requests) = split(request);
         let session = Session {
             edge: self.clone(),
+            sender,
             watch: self.member.reader().watch().stream_with(options),
-            requests: request.into_inner(),
+            requests,
             needs_leader,
             ended: false,
         };
@@ -42,8 +46,23 @@ impl Watch for Edge {
     }
 }
 
+impl Edge {
+    /// Whether a watcher's whole range may be read, or the reason that its client is told: anything but a matter of the
+    /// token is a matter of permission.
+    async fn may_watch(&self, sender: &Sender, create: &pb::WatchCreateRequest) -> Result<(), String> {
+        let key: &[u8] = if create.key.is_empty() { &[0] } else { &create.key };
+        let may = match self.caller(sender).await {
+            Ok(caller) => self.member.reader().auth().may_read(&caller, key, &create.range_end),
+            Err(StoreError::Auth(error)) => Err(error),
+            Err(error) => return Err(error.to_string()),
+        };
+        may.map_err(AuthError::as_cancel_reason)
+    }
+}
+
 struct Session {
     edge: Edge,
+    sender: Sender,
     watch: WatchStream,
     requests: Streaming<pb::WatchRequest>,
     needs_leader: bool,
@@ -60,7 +79,7 @@ impl Session {
             let accepts = self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
             tokio::select! {
                 request = self.requests.message(), if accepts => match request {
-                    Ok(Some(request)) => self.handle(request),
+                    Ok(Some(request)) => self.handle(request).await,
                     Ok(None) => return None,
                     Err(status) => {
                         self.ended = true;
@@ -83,9 +102,12 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, request: pb::WatchRequest) {
+    async fn handle(&mut self, request: pb::WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.watch.create(create),
+            Some(RequestUnion::CreateRequest(create)) => match self.edge.may_watch(&self.sender, &create).await {
+                Ok(()) => self.watch.create(create),
+                Err(reason) => self.watch.refuse(&reason),
+            },
             Some(RequestUnion::CancelRequest(cancel)) => self.watch.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => self.watch.progress(),
             None => {}

@@ -27,9 +27,11 @@ pub enum Family {
     Records,
     Leases,
     Members,
+    /// Users, roles, and whether they matter.
+    Auth,
 }
 
-const FAMILIES: [Family; 4] = [Family::Meta, Family::Records, Family::Leases, Family::Members];
+const FAMILIES: [Family; 5] = [Family::Meta, Family::Records, Family::Leases, Family::Members, Family::Auth];
 
 impl Family {
     fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Family {
             Self::Records => "rev",
             Self::Leases => "lease",
             Self::Members => "member",
+            Self::Auth => "auth",
         }
     }
 }

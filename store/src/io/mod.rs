@@ -3,6 +3,7 @@
 //! Nothing outside this module touches the world, so that everything else runs in a test (and, later, in a seeded
 //! simulation of the whole member) exactly as it runs in production.
 
+pub mod auth;
 pub mod authority;
 pub mod checkpoint;
 pub mod clock;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Authority;
 use super::barrier::Barrier;
 use super::leases::Leases;
 use super::reconfigure::Reconfiguration;
@@ -43,6 +44,7 @@ pub(super) struct Inner {
     pub(super) leadership: watch::Receiver<Leadership>,
     pub(super) barrier: Barrier,
     pub(super) leases: Leases,
+    pub(super) authority: Authority,
     pub(super) snapshots: Arc<Receiver>,
     pub(super) started: Instant,
     pub(super) reconfiguration: Mutex<Reconfiguration>,

@@ -12,6 +12,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, timeout_at};
 
 use super::inner::{Inner, Leader, until};
+use crate::auth::Caller;
 use crate::command::{Command, Reply};
 use crate::consensus::requests::Request;
 use crate::consensus::types::{CommandBytes, LeaderId, Types};
@@ -71,12 +72,17 @@ pub(super) fn decode_forward(mut body: Bytes) -> Option<(LeaderId, CommandBytes)
 }
 
 impl Inner {
+    /// For this member itself.
     pub(super) async fn propose(&self, command: &Command) -> Reply {
+        self.propose_as(&Caller::Internal, command).await
+    }
+
+    pub(super) async fn propose_as(&self, caller: &Caller, command: &Command) -> Reply {
         if self.requests.waiting() >= PROPOSALS_MAX {
             return Err(StoreError::TooManyRequests);
         }
         let deadline = self.deadline();
-        let mut request = self.requests.register(command);
+        let mut request = self.requests.register(caller, command);
         loop {
             let Some(leader) = self.leader() else {
                 self.wait_for_leader(deadline).await?;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::auth::Authority;
 use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
 use super::join::{Beginning, identify};
@@ -50,6 +51,7 @@ use crate::wal::segment::Owner;
 
 pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
+    let authority = Authority::new(&config.auth).map_err(|error| StartError::Config(error.to_string()))?;
     let network = peer_network(&config)?;
     let beginning = identify(&mut config, network.clone()).await?;
     let metrics = Arc::new(Metrics::new());
@@ -93,6 +95,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         left: CancellationToken::new(),
         snapshots: Arc::new(Receiver::new(checkpoints.clone())),
         checkpoints,
+        authority,
         stopping: AtomicBool::new(false),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),

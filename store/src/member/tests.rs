@@ -10,6 +10,7 @@ use kontiki_api::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use super::{Member, MemberConfig, Peer, StartError, Timing};
+use crate::auth::AuthOptions;
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
@@ -30,6 +31,7 @@ pub(super) struct Cluster {
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) timing: Timing,
     pub(super) membership: MembershipOptions,
+    pub(super) auth: AuthOptions,
 }
 
 /// Ports below those that the kernel gives to outgoing connections, which would be taken while a member is down.
@@ -69,6 +71,7 @@ impl Cluster {
             members: BTreeMap::new(),
             timing: TIMING,
             membership: MembershipOptions::default(),
+            auth: AuthOptions::default(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Cluster {
             force_new_cluster: false,
             membership: self.membership,
             warn_apply: crate::limits::WARN_APPLY,
+            auth: self.auth.clone(),
         }
     }
 

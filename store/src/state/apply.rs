@@ -3,6 +3,8 @@
 //! Every check of a request comes before its first write, so that a failed one leaves nothing behind and needs no undo.
 //! All changes of one command share a revision, which it takes only if it changes a key.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::KeyValue;
@@ -11,9 +13,12 @@ use pb::response_op::Response as InnerResponse;
 use rocksdb::WriteBatch;
 
 use super::core::Core;
+use super::{Context, auth};
+use crate::auth::state::TokenChange;
+use crate::auth::{AuthAnswer, AuthCommand, AuthError, AuthState};
 use crate::command::{Command, Reply, Response};
 use crate::error::StoreError;
-use crate::ids::{LeaseId, MemberId};
+use crate::ids::{LeaseId, LogIndex, MemberId};
 use crate::io::engine::{Engine, Family};
 use crate::lease::table::LeaseChange;
 use crate::metrics::Counts;
@@ -36,6 +41,9 @@ pub(crate) struct Stage {
     pub(crate) lease_changes: Vec<LeaseChange>,
     pub(crate) members_changed: bool,
     pub(crate) counts: Counts,
+    /// As of the last applied entry: what decides about the next one.
+    pub(crate) auth: Arc<AuthState>,
+    pub(crate) token_changes: Vec<TokenChange>,
 }
 
 /// One command being applied.
@@ -78,8 +86,11 @@ impl<'a> Writer<'a> {
         Self { core, engine, stage, previous_wanted, changes: Vec::new() }
     }
 
-    /// Applies one command and takes its revision.
-    pub(crate) fn apply(mut self, command: &Command) -> Reply {
+    /// Applies one command, if its caller may, and takes its revision.
+    pub(crate) fn apply(mut self, context: &Context, command: &Command) -> Reply {
+        if self.stage.auth.is_enabled() {
+            self.stage.auth.permit(&context.caller, command, &self.core.leases.read())?;
+        }
         let before = self.stage.counts.operations();
         let reply = match command {
             Command::Put(request) => self.check_put(request).map(|()| Response::Put(self.put(request))),
@@ -95,6 +106,7 @@ impl<'a> Writer<'a> {
             Command::MemberAdd(add) => self.add_member(add),
             Command::MemberRemove(request) => self.remove_member(MemberId(request.id)),
             Command::MemberChange(change) => self.change_member(change),
+            Command::Auth(command) => Ok(Response::Auth(self.change_auth(context.index, command)?)),
         };
         self.stage.counts.txns += u64::from(self.stage.counts.operations() > before + 1);
         if !self.changes.is_empty() {
@@ -300,6 +312,24 @@ impl<'a> Writer<'a> {
         self.engine.delete(&mut self.stage.batch, Family::Leases, &request.id.to_be_bytes());
         self.stage.lease_changes.push(LeaseChange::Revoked { id });
         Ok(pb::LeaseRevokeResponse { header: self.header() })
+    }
+
+    fn change_auth(&mut self, index: LogIndex, command: &AuthCommand) -> Result<AuthAnswer, AuthError> {
+        let current = &self.stage.auth;
+        // A log-in is common and changes nothing that is copied.
+        if let AuthCommand::AssignToken(request) = command {
+            let (answer, effects) = current.assign_token(index, request)?;
+            self.stage.token_changes.extend(effects.token);
+            return Ok(answer);
+        }
+        let mut next = AuthState::clone(current);
+        let (answer, mut effects) = next.apply(index, command)?;
+        self.stage.token_changes.extend(effects.token.take());
+        if (next.revision(), next.is_enabled()) != (current.revision(), current.is_enabled()) {
+            auth::put(self.engine, &mut self.stage.batch, &next, &effects);
+            self.stage.auth = Arc::new(next);
+        }
+        Ok(answer)
     }
 
     fn record_at(&self, stamp: Stamp) -> KeyValue {

@@ -3,13 +3,17 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
-use super::{Applied, OpenError, members};
+use super::{Applied, OpenError, auth, members};
+use crate::auth::AuthState;
+use crate::auth::state::TokenChange;
+use crate::auth::tokens::TokenTable;
 use crate::ids::{LeaseId, LogIndex};
+use crate::io::clock::{Clock, SystemClock};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
 use crate::membership::MemberTable;
@@ -32,6 +36,12 @@ pub(crate) struct Core {
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
     pub(crate) metrics: StateMetrics,
+    auth: RwLock<Arc<AuthState>>,
+    /// Whether `auth` is enabled: what every request asks first.
+    auth_enabled: AtomicBool,
+    /// This member's own; not a part of the replicated state.
+    tokens: Mutex<TokenTable>,
+    clock: SystemClock,
 }
 
 /// Everything that is rebuilt from a database when it is opened.
@@ -39,6 +49,7 @@ pub(crate) struct Contents {
     pub(crate) index: Index,
     pub(crate) leases: LeaseTable,
     pub(crate) members: MemberTable,
+    pub(crate) auth: Arc<AuthState>,
     pub(crate) applied: Applied,
     /// The floor down to which everything is physically gone.
     pub(crate) compacted: i64,
@@ -57,6 +68,10 @@ impl Core {
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
             metrics,
+            auth_enabled: AtomicBool::new(contents.auth.is_enabled()),
+            auth: RwLock::new(contents.auth),
+            tokens: Mutex::default(),
+            clock: SystemClock::default(),
         }
     }
 
@@ -79,12 +94,40 @@ impl Core {
         self.applied_index.store(index, Ordering::Release);
     }
 
+    pub(crate) fn auth(&self) -> Arc<AuthState> {
+        self.auth.read().clone()
+    }
+
+    pub(crate) fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// To be called before the data that was applied under it becomes visible.
+    pub(crate) fn publish_auth(&self, auth: Arc<AuthState>, changes: &[TokenChange]) {
+        if !Arc::ptr_eq(&*self.auth.read(), &auth) {
+            let enabled = auth.is_enabled();
+            *self.auth.write() = auth;
+            self.auth_enabled.store(enabled, Ordering::Release);
+        }
+        if !changes.is_empty() {
+            let mut tokens = self.tokens.lock();
+            changes.iter().for_each(|change| tokens.change(change, self.clock.now()));
+        }
+    }
+
+    /// Asks or changes the table of tokens at the present moment.
+    pub(crate) fn with_tokens<T>(&self, ask: impl FnOnce(&mut TokenTable, std::time::Duration) -> T) -> T {
+        ask(&mut self.tokens.lock(), self.clock.now())
+    }
+
     /// Puts other contents in place at one moment for all readers.
     pub(crate) fn replace(&self, engine: Arc<Engine>, contents: Contents) {
         let mut index = self.index.write();
         *self.engine.write() = engine;
         *self.leases.write() = contents.leases;
         *self.members.write() = contents.members;
+        // Some were assigned or taken back in entries that this member never sees.
+        self.publish_auth(contents.auth, &[TokenChange::ForgetAll]);
         *index = contents.index;
         drop(index);
         self.set_mark(contents.applied);
@@ -182,7 +225,8 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
         Ok::<_, OpenError>(Step::Next)
     })?;
     let compacted = read_compacted(engine)?;
-    Ok(Contents { index, leases, members, applied: mark.applied, compacted })
+    let auth = Arc::new(auth::load(engine)?);
+    Ok(Contents { index, leases, members, auth, applied: mark.applied, compacted })
 }
 
 fn restore(

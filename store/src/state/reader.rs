@@ -1,6 +1,7 @@
 //! Reads of what has been committed. Cheap to share; never blocks the writer for longer than a short lock slice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
@@ -10,6 +11,7 @@ use pb::response_op::Response;
 use super::check;
 use super::compactor::Compactor;
 use super::core::Core;
+use crate::auth::{AuthError, AuthState, Caller};
 use crate::error::StoreError;
 use crate::ids::{LeaseId, LogIndex, MemberId, Revision};
 use crate::lease::table::LeaseChange;
@@ -191,6 +193,53 @@ impl Reader {
         let members = self.core.members.read();
         let joined = members.get(member).filter(|member| !member.name.is_empty());
         joined.map(|member| (member.name.clone(), member.client_ur_ls.clone()))
+    }
+
+    /// Whether callers' permissions matter.
+    #[must_use]
+    pub fn auth_enabled(&self) -> bool {
+        self.core.auth_enabled()
+    }
+
+    #[must_use]
+    pub fn auth(&self) -> Arc<AuthState> {
+        self.core.auth()
+    }
+
+    /// The user of a simple token that is known here and was used within `ttl`; this use keeps it alive.
+    #[must_use]
+    pub fn token_user(&self, token: &str, ttl: Duration) -> Option<Arc<str>> {
+        self.core.with_tokens(|tokens, now| tokens.user_of(token, now, ttl))
+    }
+
+    /// How many simple tokens were used within `ttl`; the others are forgotten.
+    pub fn tokens_alive(&self, ttl: Duration) -> usize {
+        self.core.with_tokens(|tokens, now| {
+            tokens.expire(now, ttl);
+            tokens.len()
+        })
+    }
+
+    /// Drops the tokens that will have expired when `later` has passed.
+    #[cfg(test)]
+    pub(crate) fn expire_tokens_in(&self, later: Duration, ttl: Duration) {
+        self.core.with_tokens(|tokens, now| tokens.expire(now + later, ttl));
+    }
+
+    /// Whether `caller` may renew or revoke a lease, or attach a key to it.
+    ///
+    /// # Errors
+    /// As [`AuthState::may_use_lease`].
+    pub fn may_use_lease(&self, caller: &Caller, lease: LeaseId) -> Result<(), AuthError> {
+        self.auth().may_use_lease(caller, lease, &self.core.leases.read())
+    }
+
+    /// Whether `caller` may have a transaction that only reads answered.
+    ///
+    /// # Errors
+    /// As [`AuthState::may_txn`].
+    pub fn may_txn(&self, auth: &AuthState, caller: &Caller, request: &pb::TxnRequest) -> Result<(), AuthError> {
+        auth.may_txn(caller, request, &self.core.leases.read())
     }
 
     #[must_use]

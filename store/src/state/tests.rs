@@ -1,3 +1,4 @@
+mod auth;
 mod compaction;
 mod durability;
 mod leases;

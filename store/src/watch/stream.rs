@@ -109,6 +109,11 @@ impl WatchStream {
         }
     }
 
+    /// Answers a call of `create` that is not to be made.
+    pub fn refuse(&mut self, reason: &str) {
+        self.replies.push_back(response::refused(self.hub.revision(), reason));
+    }
+
     /// Responses to requests that wait for [`WatchStream::next`]. The edge stops reading requests above
     /// [`crate::limits::WATCH_REPLIES_WAITING`].
     #[must_use]

@@ -1,0 +1,158 @@
+//! Users, roles and permissions through unmodified etcdctl, on three members.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use kontiki_api::etcdserverpb as pb;
+use kontiki_api::etcdserverpb::auth_client::AuthClient;
+use kontiki_api::etcdserverpb::kv_client::KvClient;
+use support::store::StoreCluster;
+use support::{client, succeed, text};
+use tonic::{Code, Request};
+
+/// etcdctl against one member, as a user if one is given.
+struct Etcdctl {
+    endpoint: String,
+    user: Option<&'static str>,
+}
+
+impl Etcdctl {
+    fn of(cluster: &StoreCluster, member: usize, user: impl Into<Option<&'static str>>) -> Self {
+        Self { endpoint: cluster.client_url(member), user: user.into() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(client("etcdctl"));
+        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.endpoint).args(arguments);
+        if let Some(user) = self.user {
+            command.args(["--user", user]);
+        }
+        command
+    }
+
+    #[track_caller]
+    fn check(&self, arguments: &[&str], expected: &str) {
+        let output = succeed(&mut self.command(arguments));
+        assert_eq!(text(&output.stdout), expected, "etcdctl {}", arguments.join(" "));
+    }
+
+    /// A command that fails with this text among what it says.
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], expected: &str) {
+        let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success(), "etcdctl {} succeeded", arguments.join(" "));
+        let error = text(&output.stderr);
+        assert!(error.contains(expected), "etcdctl {}: {error}", arguments.join(" "));
+    }
+}
+
+const ROOT: &str = "root:root's";
+const ALICE: &str = "alice:alice's";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_manages_users_and_each_member_obeys() {
+    let cluster = StoreCluster::start(3).await;
+    set_up(&cluster);
+    for member in 0..cluster.len() {
+        as_root(&Etcdctl::of(&cluster, member, ROOT), member);
+        as_alice(&Etcdctl::of(&cluster, member, ALICE), member);
+        as_others(&cluster, member);
+    }
+    tokens_work_everywhere(&cluster).await;
+    changes_count_at_once(&cluster);
+    Etcdctl::of(&cluster, 2, ROOT).check(&["auth", "disable"], "Authentication Disabled\n");
+    for member in 0..cluster.len() {
+        let anybody = Etcdctl::of(&cluster, member, None);
+        anybody.check(&["put", "anything", "v"], "OK\n");
+        anybody.check(&["user", "list"], "alice\nroot\n");
+    }
+}
+
+fn set_up(cluster: &StoreCluster) {
+    let etcdctl = Etcdctl::of(cluster, 0, None);
+    etcdctl.refused(&["auth", "enable"], "root user does not exist");
+    etcdctl.check(&["user", "add", ROOT], "User root created\n");
+    etcdctl.check(&["user", "add", ALICE], "User alice created\n");
+    etcdctl.refused(&["user", "add", ALICE], "etcdserver: user name already exists");
+    let etcdctl = Etcdctl::of(cluster, 1, None);
+    etcdctl.check(&["role", "add", "r"], "Role r created\n");
+    etcdctl.check(&["role", "grant-permission", "r", "readwrite", "app/", "--prefix"], "Role r updated\n");
+    etcdctl.check(&["role", "grant-permission", "r", "read", "shared"], "Role r updated\n");
+    etcdctl.check(&["user", "grant-role", "alice", "r"], "Role r is granted to user alice\n");
+    etcdctl.check(&["put", "shared", "before"], "OK\n");
+    // etcdctl gives root its role.
+    etcdctl.check(&["auth", "enable"], "Authentication Enabled\n");
+}
+
+fn as_root(etcdctl: &Etcdctl, member: usize) {
+    etcdctl.check(&["put", "secret", &format!("{member}")], "OK\n");
+    etcdctl.check(&["get", "secret"], &format!("secret\n{member}\n"));
+    etcdctl.check(&["user", "list"], "alice\nroot\n");
+    etcdctl.check(&["role", "list"], "r\nroot\n");
+    let shown = "Role r\nKV Read:\n\t[app/, app0) (prefix app/)\n\tshared\nKV Write:\n\t[app/, app0) (prefix app/)\n";
+    etcdctl.check(&["role", "get", "r"], shown);
+    etcdctl.check(&["user", "get", "alice"], "User: alice\nRoles: r\n");
+    etcdctl.check(&["role", "get", "root"], "Role root\nKV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>\n");
+    etcdctl.refused(&["user", "delete", "root"], "etcdserver: invalid auth management");
+}
+
+fn as_alice(etcdctl: &Etcdctl, member: usize) {
+    let key = format!("app/{member}");
+    etcdctl.check(&["put", &key, "v"], "OK\n");
+    etcdctl.check(&["get", &key], &format!("{key}\nv\n"));
+    etcdctl.check(&["get", "shared"], "shared\nbefore\n");
+    etcdctl.check(&["user", "get", "alice"], "User: alice\nRoles: r\n");
+    let denied = "etcdserver: permission denied";
+    etcdctl.refused(&["put", "shared", "mine"], denied);
+    etcdctl.refused(&["get", "secret"], denied);
+    etcdctl.refused(&["get", "app/", "app1"], denied);
+    etcdctl.refused(&["del", "", "--prefix"], denied);
+    etcdctl.refused(&["watch", "secret"], denied);
+    etcdctl.refused(&["user", "list"], denied);
+    etcdctl.refused(&["user", "get", "root"], denied);
+    etcdctl.refused(&["role", "add", "x"], denied);
+    etcdctl.refused(&["compaction", "1"], denied);
+    etcdctl.refused(&["auth", "disable"], denied);
+}
+
+fn as_others(cluster: &StoreCluster, member: usize) {
+    let nobody = Etcdctl::of(cluster, member, None);
+    nobody.refused(&["get", "shared"], "etcdserver: user name is empty");
+    nobody.refused(&["put", "shared", "x"], "etcdserver: user name is empty");
+    let wrong = Etcdctl::of(cluster, member, "alice:wrong");
+    wrong.refused(&["get", "shared"], "etcdserver: authentication failed, invalid user ID or password");
+    let unknown = Etcdctl::of(cluster, member, "bob:bob's");
+    unknown.refused(&["get", "shared"], "etcdserver: authentication failed, invalid user ID or password");
+}
+
+async fn tokens_work_everywhere(cluster: &StoreCluster) {
+    for asked in 0..cluster.len() {
+        let login = pb::AuthenticateRequest { name: "alice".to_owned(), password: "alice's".to_owned() };
+        let token = AuthClient::new(cluster.channel(asked)).authenticate(login).await.unwrap().into_inner().token;
+        for member in 0..cluster.len() {
+            let mut put = Request::new(pb::PutRequest { key: "app/token".into(), ..Default::default() });
+            put.metadata_mut().insert("token", token.parse().unwrap());
+            KvClient::new(cluster.channel(member)).put(put).await.unwrap();
+        }
+    }
+    let mut put = Request::new(pb::PutRequest { key: "app/token".into(), ..Default::default() });
+    put.metadata_mut().insert("token", "lettersletters.1".parse().unwrap());
+    let status = KvClient::new(cluster.channel(0)).put(put).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "etcdserver: invalid auth token"));
+}
+
+fn changes_count_at_once(cluster: &StoreCluster) {
+    let (root, alice) = (Etcdctl::of(cluster, 0, ROOT), Etcdctl::of(cluster, 1, ALICE));
+    root.check(&["role", "grant-permission", "r", "write", "shared"], "Role r updated\n");
+    alice.refused(&["get", "shared"], "etcdserver: permission denied");
+    alice.check(&["put", "shared", "after"], "OK\n");
+    root.check(&["role", "revoke-permission", "r", "shared"], "Permission of key shared is revoked from role r\n");
+    alice.refused(&["put", "shared", "again"], "etcdserver: permission denied");
+    root.check(&["user", "revoke-role", "alice", "r"], "Role r is revoked from user alice\n");
+    alice.refused(&["put", "app/x", "again"], "etcdserver: permission denied");
+    root.check(&["user", "grant-role", "alice", "r"], "Role r is granted to user alice\n");
+    alice.check(&["put", "app/x", "again"], "OK\n");
+}
