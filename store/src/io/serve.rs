@@ -138,12 +138,18 @@ fn connection(stream: Box<dyn Stream>, peer: String, router: Router, options: Se
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .max_concurrent_streams(options.concurrent_streams_max);
     builder.http1().timer(TokioTimer::new());
-    if options.http2_only {
-        builder = builder.http2_only();
-    }
     let stream = TokioIo::new(super::authority::tolerant(stream));
-    let serving = builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router));
-    let serving = open.watch(serving.into_owned());
+    let service = TowerToHyperService::new(router);
+    // A connection that may be upgraded may not be bound to one version.
+    if options.http2_only {
+        let builder = builder.http2_only();
+        run(open.watch(builder.serve_connection(stream, service).into_owned()), peer);
+    } else {
+        run(open.watch(builder.serve_connection_with_upgrades(stream, service).into_owned()), peer);
+    }
+}
+
+fn run<E: std::fmt::Display>(serving: impl Future<Output = Result<(), E>> + Send + 'static, peer: String) {
     tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::debug!(%peer, %error, "client connection ended");
