@@ -68,7 +68,7 @@ pub fn main(arguments: &Arguments, program: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    tracing::info!(args = ?words, "Running: ");
+    tracing::info!(json = serde_json::json!({ "args": words }).to_string(), "Running: ");
     tell(&notices);
     match run(&settings) {
         Ok(()) => signals::end_as_told(),

@@ -1,9 +1,9 @@
 //! From etcd's flags, environment and configuration file to everything a member is started with.
 //!
 //! Pure: words, variables and file contents in; [`StoreSettings`], and from them [`StoreConfig`], out. One table
-//! ([`flags`]) knows the flags; [`words`], [`environment`] and [`file`] read them into [`values`]; [`settings`] makes types
-//! of them and checks them; [`wiring`] hands them to the parts of a member. What there is to say on the way is returned
-//! as notices, since the log's own settings are among the flags.
+//! ([`flags`]) knows the flags; [`words`], [`environment`] and [`mod@file`] read them into [`values`]; [`settings`] makes
+//! types of them and checks them; [`wiring`] hands them to the parts of a member. What there is to say on the way is
+//! returned as notices, since the log's own settings are among the flags.
 
 pub mod dump;
 pub mod duration;

@@ -1,11 +1,15 @@
 //! The client port: accepts connections, over TCP or a unix socket, and serves HTTP/1.1, HTTP/2 and gRPC on each.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -151,21 +155,40 @@ async fn connection(
             return;
         }
     };
-    let builder = builder(options);
-    let stream = TokioIo::new(super::authority::tolerant(stream));
     let ended = match secure {
-        None => open.watch(builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router))).await,
+        None => drive(stream, router, options, &open).await,
         Some(over) => {
             // Every request of the connection comes from the same caller.
-            let router = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            let router = router.map_request(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(over.clone());
                 request
             });
-            open.watch(builder.serve_connection_with_upgrades(stream, TowerToHyperService::new(router))).await
+            drive(stream, router, options, &open).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// Serves one connection to its end.
+async fn drive<S>(
+    stream: Box<dyn Stream>,
+    router: S,
+    options: ServeOptions,
+    open: &Watcher,
+) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    S: tower::Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let builder = builder(options);
+    let stream = TokioIo::new(super::authority::tolerant(stream));
+    let service = TowerToHyperService::new(router);
+    // A connection that may be upgraded may not be bound to one version.
+    match options.http2_only {
+        true => open.watch(builder.http2_only().serve_connection(stream, service).into_owned()).await,
+        false => open.watch(builder.serve_connection_with_upgrades(stream, service).into_owned()).await,
     }
 }
 
@@ -182,7 +205,7 @@ fn builder(options: ServeOptions) -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .max_concurrent_streams(options.concurrent_streams_max);
     builder.http1().timer(TokioTimer::new());
-    if options.http2_only { builder.http2_only() } else { builder }
+    builder
 }
 
 #[cfg(test)]
