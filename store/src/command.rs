@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::error::StoreError;
 use crate::ids::{LeaseId, MemberId};
+use crate::maintenance::{ClusterVersion, Quarantine};
 
 /// A replicated change. Encoded as one kind byte and a protobuf body.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,12 @@ pub enum Command {
     LeaseRevoke(pb::LeaseRevokeRequest),
     /// A member announces its name and client URLs (`peerURLs` come from the membership itself).
     PublishMember(pb::Member),
+    /// `ACTIVATE` or `DEACTIVATE`.
+    Alarm(pb::AlarmRequest),
+    SetClusterVersion(ClusterVersion),
+    SetDowngrade(pb::DowngradeInfo),
+    /// The outcome of a comparison of the members.
+    Quarantine(Quarantine),
 }
 
 /// The answer of applying a [`Command`]; headers are filled by the edge, except `revision`, which is set here.
@@ -36,6 +43,9 @@ pub enum Response {
     LeaseGrant(pb::LeaseGrantResponse),
     LeaseRevoke(pb::LeaseRevokeResponse),
     PublishMember,
+    Alarm(pb::AlarmResponse),
+    /// A change of what is agreed on, which answers nothing.
+    Agreed,
 }
 
 /// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
@@ -56,6 +66,10 @@ const COMPACT: u8 = 4;
 const LEASE_GRANT: u8 = 5;
 const LEASE_REVOKE: u8 = 6;
 const PUBLISH_MEMBER: u8 = 7;
+const ALARM: u8 = 8;
+const SET_CLUSTER_VERSION: u8 = 12;
+const SET_DOWNGRADE: u8 = 13;
+const QUARANTINE: u8 = 14;
 
 impl Command {
     /// Kind byte and protobuf body, in one buffer.
@@ -69,6 +83,10 @@ impl Command {
             Self::LeaseGrant(body) => encode(LEASE_GRANT, body),
             Self::LeaseRevoke(body) => encode(LEASE_REVOKE, body),
             Self::PublishMember(body) => encode(PUBLISH_MEMBER, body),
+            Self::Alarm(body) => encode(ALARM, body),
+            Self::SetClusterVersion(body) => encode(SET_CLUSTER_VERSION, body),
+            Self::SetDowngrade(body) => encode(SET_DOWNGRADE, body),
+            Self::Quarantine(body) => encode(QUARANTINE, body),
         }
     }
 
@@ -89,6 +107,10 @@ impl Command {
             LEASE_GRANT => Self::LeaseGrant(pb::LeaseGrantRequest::decode(bytes)?),
             LEASE_REVOKE => Self::LeaseRevoke(pb::LeaseRevokeRequest::decode(bytes)?),
             PUBLISH_MEMBER => Self::PublishMember(pb::Member::decode(bytes)?),
+            ALARM => Self::Alarm(pb::AlarmRequest::decode(bytes)?),
+            SET_CLUSTER_VERSION => Self::SetClusterVersion(ClusterVersion::decode(bytes)?),
+            SET_DOWNGRADE => Self::SetDowngrade(pb::DowngradeInfo::decode(bytes)?),
+            QUARANTINE => Self::Quarantine(Quarantine::decode(bytes)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }

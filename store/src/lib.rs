@@ -13,6 +13,7 @@ pub mod ids;
 pub mod io;
 pub mod lease;
 pub mod limits;
+pub mod maintenance;
 pub mod member;
 pub mod mvcc;
 pub mod state;

@@ -7,6 +7,7 @@
 //!
 //! Apply is a function of (state, command): no clock, no randomness, no iteration over hash maps.
 
+pub mod agreed;
 mod apply;
 pub mod check;
 mod compactor;
@@ -78,6 +79,17 @@ pub enum OpenError {
     /// A record that this program did not write or cannot read.
     #[error("state database is damaged: {0}")]
     Damaged(String),
+}
+
+impl OpenError {
+    /// Whether the contents are at fault, and not the way to them.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Damaged(_) => true,
+        }
+    }
 }
 
 impl From<OpenError> for io::Error {
@@ -158,6 +170,9 @@ impl State {
 
     /// Applies one command. Its effect is visible to later applies at once and to readers after [`State::commit`].
     pub fn apply(&mut self, command: &Command) -> Reply {
+        if let Some(refusal) = self.core.alarm_flags.refusal(command) {
+            return Err(refusal);
+        }
         let previous_wanted = self.hub.previous_wanted();
         Writer::new(&self.core, &self.engine, &mut self.stage, previous_wanted).apply(command)
     }
@@ -169,7 +184,7 @@ impl State {
     /// When the database refuses the write: it is then broken, and the log must not be taken as applied.
     pub fn commit(&mut self, applied: Applied) {
         let fresh = Stage { revision: self.stage.revision, floor: self.stage.floor, ..Stage::default() };
-        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes } =
+        let Stage { mut batch, revision, floor, records: _, blocks, lease_changes, agreed } =
             mem::replace(&mut self.stage, fresh);
         let mark = Mark { revision, floor, applied };
         mark.put(&self.engine, &mut batch);
@@ -184,6 +199,9 @@ impl State {
         self.core.set_mark(self.applied.clone());
         self.hub.publish(blocks);
         self.note_leases(&lease_changes);
+        if agreed {
+            self.core.agreed_version.send_modify(|version| *version += 1);
+        }
         if compacted {
             self.compactor.wake();
         }
@@ -289,6 +307,16 @@ impl Storage {
     pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
         self.core.engine().checkpoint(dir)?;
         Ok(core::read_applied(dir)?)
+    }
+
+    /// Has the database give back what compaction has freed, until `stop`. Slow; nothing waits for it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn reclaim(&self, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        self.core.flush()?;
+        self.core.engine().compact(stop);
+        Ok(())
     }
 
     /// Bytes committed but not flushed yet: what a crash would have to replay from the log.

@@ -105,6 +105,8 @@ const COMPACT: u8 = 4;
 const LEASE_GRANT: u8 = 5;
 const LEASE_REVOKE: u8 = 6;
 const PUBLISH_MEMBER: u8 = 7;
+const ALARM: u8 = 8;
+const AGREED: u8 = 12;
 
 /// A reply as it travels from the leader to the member that a client asked.
 #[must_use]
@@ -118,6 +120,8 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Ok(Response::LeaseGrant(body)) => (LEASE_GRANT, body.encode_to_vec()),
         Ok(Response::LeaseRevoke(body)) => (LEASE_REVOKE, body.encode_to_vec()),
         Ok(Response::PublishMember) => (PUBLISH_MEMBER, Vec::new()),
+        Ok(Response::Alarm(body)) => (ALARM, body.encode_to_vec()),
+        Ok(Response::Agreed) => (AGREED, Vec::new()),
     };
     let mut buffer = BytesMut::with_capacity(body.len() + 1);
     buffer.put_u8(kind);
@@ -143,6 +147,8 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, WireError> {
         LEASE_GRANT => Response::LeaseGrant(Message::decode(bytes).map_err(|_| BODY)?),
         LEASE_REVOKE => Response::LeaseRevoke(Message::decode(bytes).map_err(|_| BODY)?),
         PUBLISH_MEMBER => Response::PublishMember,
+        ALARM => Response::Alarm(Message::decode(bytes).map_err(|_| BODY)?),
+        AGREED => Response::Agreed,
         _ => return Err(WireError("unknown kind of reply")),
     }))
 }

@@ -24,6 +24,8 @@ use crate::mvcc::range::{self, Gone, Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
 use crate::watch::ring::{Block, Change};
 
+mod agreed;
+
 /// What has been applied and not committed yet.
 #[derive(Default)]
 pub(crate) struct Stage {
@@ -34,6 +36,8 @@ pub(crate) struct Stage {
     pub(crate) records: Vec<(Stamp, Bytes)>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) lease_changes: Vec<LeaseChange>,
+    /// Something that the cluster agrees on has changed.
+    pub(crate) agreed: bool,
 }
 
 /// One command being applied.
@@ -89,6 +93,10 @@ impl<'a> Writer<'a> {
                 self.publish_member(member);
                 Ok(Response::PublishMember)
             }
+            Command::Alarm(request) => Ok(Response::Alarm(self.alarm(request))),
+            Command::SetClusterVersion(version) => Ok(self.set_cluster_version(version)),
+            Command::SetDowngrade(info) => Ok(self.set_downgrade(info)),
+            Command::Quarantine(quarantine) => Ok(self.quarantine(*quarantine)),
         };
         if !self.changes.is_empty() {
             assert!(reply.is_ok(), "a failed command changes nothing");

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use rocksdb::WriteBatch;
 
 use super::core::{self, Core};
+use crate::io::clock::{Clock, SystemClock};
 use crate::io::engine::Family;
 use crate::limits;
 
@@ -29,6 +30,15 @@ struct Pass {
     floor: i64,
     /// Where it goes on; nothing between passes.
     next: Option<Box<[u8]>>,
+    removed: usize,
+    /// Started with the pass.
+    clock: SystemClock,
+}
+
+impl Pass {
+    fn at(floor: i64, next: Option<Box<[u8]>>) -> Self {
+        Self { floor, next, removed: 0, clock: SystemClock::default() }
+    }
 }
 
 #[derive(Default)]
@@ -41,7 +51,7 @@ impl Compactor {
     pub(crate) fn new(core: Arc<Core>, compacted: i64) -> Self {
         Self {
             core,
-            pass: Mutex::new(Pass { floor: compacted, next: None }),
+            pass: Mutex::new(Pass::at(compacted, None)),
             compacted: tokio::sync::watch::Sender::new(compacted),
             signal: Mutex::default(),
             signalled: Condvar::new(),
@@ -90,7 +100,7 @@ impl Compactor {
             if floor <= pass.floor {
                 return false;
             }
-            *pass = Pass { floor, next: Some(Box::default()) };
+            *pass = Pass::at(floor, Some(Box::default()));
         }
         let mut removed = Vec::new();
         {
@@ -105,6 +115,7 @@ impl Compactor {
         for past in &removed {
             engine.delete(&mut batch, Family::Records, &past.stamp.to_bytes());
         }
+        pass.removed += removed.len();
         let done = pass.next.is_none();
         if done {
             core::put_compacted(&engine, &mut batch, pass.floor);
@@ -112,6 +123,13 @@ impl Compactor {
         engine.write(batch).expect("the state database accepts writes");
         if done {
             self.compacted.send_replace(pass.floor);
+            let took_ms = pass.clock.now().as_millis();
+            tracing::info!(
+                compact_revision = pass.floor,
+                removed = pass.removed,
+                took_ms,
+                "finished scheduled compaction"
+            );
         }
         true
     }
@@ -120,7 +138,7 @@ impl Compactor {
     pub(crate) fn replace(&self, compacted: i64, replace: impl FnOnce()) {
         let mut pass = self.pass.lock();
         replace();
-        *pass = Pass { floor: compacted, next: None };
+        *pass = Pass::at(compacted, None);
         self.compacted.send_replace(compacted);
         drop(pass);
         self.wake();

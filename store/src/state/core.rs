@@ -11,10 +11,12 @@ use kontiki_api::etcdserverpb as pb;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
 
+use super::agreed::Agreed;
 use super::{Applied, OpenError};
 use crate::ids::{LeaseId, LogIndex, MemberId};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
+use crate::maintenance::alarms::AlarmFlags;
 use crate::mvcc::index::Index;
 use crate::mvcc::range::{Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
@@ -28,6 +30,11 @@ pub(crate) struct Core {
     pub(crate) lease_changes: Mutex<ChangeLog>,
     pub(crate) lease_version: tokio::sync::watch::Sender<u64>,
     pub(crate) members: RwLock<BTreeMap<MemberId, pb::Member>>,
+    pub(crate) agreed: RwLock<Agreed>,
+    /// The alarms in `agreed`, as apply asks for them.
+    pub(crate) alarm_flags: AlarmFlags,
+    /// Wakes when `agreed` has changed.
+    pub(crate) agreed_version: tokio::sync::watch::Sender<u64>,
     /// What is committed; written after the data it describes.
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
@@ -38,6 +45,7 @@ pub(crate) struct Contents {
     pub(crate) index: Index,
     pub(crate) leases: LeaseTable,
     pub(crate) members: BTreeMap<MemberId, pb::Member>,
+    pub(crate) agreed: Agreed,
     pub(crate) applied: Applied,
     /// The floor down to which everything is physically gone.
     pub(crate) compacted: i64,
@@ -45,6 +53,8 @@ pub(crate) struct Contents {
 
 impl Core {
     pub(crate) fn new(engine: Arc<Engine>, contents: Contents) -> Self {
+        let alarm_flags = AlarmFlags::default();
+        alarm_flags.follow(&contents.agreed.alarms);
         Self {
             index: RwLock::new(contents.index),
             engine: RwLock::new(engine),
@@ -52,6 +62,9 @@ impl Core {
             lease_changes: Mutex::default(),
             lease_version: tokio::sync::watch::Sender::new(ChangeLog::default().version()),
             members: RwLock::new(contents.members),
+            agreed: RwLock::new(contents.agreed),
+            alarm_flags,
+            agreed_version: tokio::sync::watch::Sender::new(0),
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
         }
@@ -82,6 +95,8 @@ impl Core {
         *self.engine.write() = engine;
         *self.leases.write() = contents.leases;
         *self.members.write() = contents.members;
+        self.alarm_flags.follow(&contents.agreed.alarms);
+        *self.agreed.write() = contents.agreed;
         *index = contents.index;
         drop(index);
         self.set_mark(contents.applied);
@@ -91,6 +106,7 @@ impl Core {
             changes.version()
         };
         self.lease_version.send_replace(version);
+        self.agreed_version.send_modify(|version| *version += 1);
     }
 
     /// Makes everything committed durable and returns the mark that now is.
@@ -167,6 +183,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
         members.insert(MemberId(member.id), member);
         Ok::<_, OpenError>(Step::Next)
     })?;
+    let agreed = Agreed::load(engine)?;
     let mut index = Index::new(mark.revision, mark.floor, cache_bytes_max);
     engine.scan(Family::Records, b"", &mut |key, value| {
         restore(&mut index, &mut leases, mark.revision, key, value)?;
@@ -174,7 +191,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
     })?;
     let compacted = engine.get(Family::Meta, COMPACTED_KEY)?;
     let compacted = compacted.map_or(Ok(-1), |bytes| integer(&bytes))?;
-    Ok(Contents { index, leases, members, applied: mark.applied, compacted })
+    Ok(Contents { index, leases, members, agreed, applied: mark.applied, compacted })
 }
 
 fn restore(
