@@ -137,6 +137,7 @@ impl Bootstrap {
             client_urls: strings(&client_urls),
             timing: Timing::default(),
             fsync: self.fsync,
+            maintenance: crate::maintenance::MaintenanceOptions::default(),
         };
         let client_listen = addresses("listen-client-urls", &self.listen_client_urls, &resolve)?;
         Ok(StoreConfig { member, client_listen })

@@ -17,23 +17,33 @@ use tokio::sync::watch;
 use crate::command::{Command, Reply};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
+use crate::maintenance::MaintenanceOptions;
 use crate::state::Reader;
 
+mod autocompact;
 mod barrier;
+mod checks;
 #[cfg(test)]
 mod crash_tests;
 mod failover;
 mod inner;
 mod leases;
+mod maintain;
+#[cfg(test)]
+mod maintenance_tests;
 mod propose;
+mod rebuild;
 mod service;
+mod space;
 mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod versions;
 
 use inner::Inner;
+pub use versions::DowngradeRefusal;
 
 /// How a member of the cluster is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +87,7 @@ pub struct MemberConfig {
     pub timing: Timing,
     /// `false` trades durability for speed: only for tests and benchmarks.
     pub fsync: bool,
+    pub maintenance: MaintenanceOptions,
 }
 
 /// Why a member did not start.
@@ -137,8 +148,9 @@ impl Member {
     /// Replicates `command` and answers what applying it answered. Any member takes it.
     ///
     /// # Errors
-    /// The command's own error, or `Timeout` when its outcome is unknown after about seven seconds.
+    /// The command's own error, `NoSpace` when the quota is used up, or `Timeout` when its outcome is unknown after about seven seconds.
     pub async fn propose(&self, command: Command) -> Reply {
+        self.inner.admit(&command).await?;
         self.inner.propose(&command).await
     }
 

@@ -97,8 +97,12 @@ impl Edge {
         Some(self.header(revision))
     }
 
-    /// Clients that ask for it are refused at once where no leader is known.
+    /// Clients that ask for it are refused at once where no leader is known, and everybody where this member's contents
+    /// differ from the others'.
     fn require_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
+        if self.member.is_quarantined() {
+            return Err(StoreError::Corrupt);
+        }
         if wants_leader(metadata) && self.member.status().leader.is_none() {
             return Err(StoreError::NoLeader);
         }

@@ -12,6 +12,7 @@ use crate::ids::{ClusterId, MemberId};
 
 pub mod client;
 mod connection;
+pub mod fetch;
 mod frame;
 mod handshake;
 pub mod raft;
@@ -47,9 +48,17 @@ pub enum Kind {
     TimeToLive,
     /// Whether the caller has been a member before.
     IsKnown,
+    /// A copy of the state, for a member that has lost or must not trust its own.
+    FetchBegin,
+    FetchPart,
+    FetchEnd,
+    /// The digest of the contents at a revision.
+    HashKv,
+    /// The release that the member runs.
+    Version,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 17] = [
     Kind::Append,
     Kind::Vote,
     Kind::PreVote,
@@ -62,6 +71,11 @@ const KINDS: [Kind; 12] = [
     Kind::KeepAlive,
     Kind::TimeToLive,
     Kind::IsKnown,
+    Kind::FetchBegin,
+    Kind::FetchPart,
+    Kind::FetchEnd,
+    Kind::HashKv,
+    Kind::Version,
 ];
 
 impl Kind {

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
 use super::leases::Leases;
+use super::maintain::Maintained;
 use super::{Leadership, MemberConfig};
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::{Machine, Progress};
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     pub(super) stopping: AtomicBool,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) maintained: Maintained,
 }
 
 /// Who leads, with Raft's full name for that leadership.

@@ -15,6 +15,7 @@ use super::propose::decode_forward;
 use crate::consensus::state_machine::SnapshotData;
 use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
+use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
 
@@ -93,7 +94,28 @@ impl Inner {
             Kind::KeepAlive => Ok(encode_ttl(self.leases.renew(lease(&body)?))),
             Kind::TimeToLive => Ok(encode_times(self.leases.remaining(lease(&body)?))),
             Kind::IsKnown => Ok(encoded(&self.reader.member_attributes(from).is_some())),
+            Kind::FetchBegin | Kind::FetchPart | Kind::FetchEnd => self.give_copy(from, kind, body).await,
+            Kind::HashKv => self.answer_digest(body).await,
+            Kind::Version => Ok(Bytes::from_static(crate::edge::ETCD_VERSION.as_bytes())),
         }
+    }
+
+    async fn give_copy(self: Arc<Self>, to: MemberId, kind: Kind, body: Bytes) -> Answer {
+        if self.is_quarantined() {
+            return Err("it differs from the others itself".to_owned());
+        }
+        if kind == Kind::FetchBegin && *body == *ONLY_LEADER && self.read_index().await.is_none() {
+            return Err("it does not lead".to_owned());
+        }
+        let given = tokio::task::spawn_blocking(move || match kind {
+            Kind::FetchBegin => self.maintained.fetches.begin(to, &self.storage),
+            Kind::FetchPart => self.maintained.fetches.part(to, body),
+            _ => {
+                self.maintained.fetches.end(to);
+                Ok(Bytes::new())
+            }
+        });
+        given.await.map_err(text)?.map_err(text)
     }
 
     async fn take_snapshot(&self, from: MemberId, kind: Kind, body: Bytes) -> Answer {

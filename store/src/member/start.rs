@@ -19,8 +19,9 @@ use tokio_util::task::TaskTracker;
 use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
 use super::leases::Leases;
+use super::maintain::{self, Maintained};
 use super::service::PeerService;
-use super::{Leadership, MemberConfig, StartError};
+use super::{Leadership, MemberConfig, StartError, rebuild};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::Machine;
@@ -30,6 +31,7 @@ use crate::ids::{MemberId, Term};
 use crate::io::checkpoint::Checkpoints;
 use crate::io::clock::SystemClock;
 use crate::io::disk::LocalDisk;
+use crate::io::engine;
 use crate::io::network::{Listener, Tcp};
 use crate::io::peer::client::Clients;
 use crate::io::peer::raft::Network;
@@ -43,9 +45,9 @@ use crate::wal::segment::Owner;
 
 pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError> {
     check(&config)?;
-    let Recovered { wal, state, checkpoints } = recover(&config).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::new(Tcp::shared(), me);
+    let Recovered { wal, state, checkpoints } = rebuild::recover(&config, &clients).await?;
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -63,6 +65,8 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
     let machine =
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
     let (progress, running) = (machine.progress(), machine.running());
+    let quota = (config.id, config.maintenance.quota_backend_bytes);
+    let maintained = Maintained::new(quota, &reader, checkpoints.clone(), machine.rebuilder());
     let settings = Arc::new(settings(&config)?);
     let network = Network::new(clients.clone());
     let raft = Raft::new(config.id, settings, network, LogStore::new(Arc::new(wal)), machine)
@@ -88,6 +92,7 @@ pub(super) async fn start(config: MemberConfig) -> Result<Arc<Inner>, StartError
         progress,
         leadership,
         lost,
+        maintained,
     });
     run_tasks(&inner, listeners, leading, losses);
     bootstrap(&inner, pristine).await?;
@@ -110,13 +115,24 @@ fn check(config: &MemberConfig) -> Result<(), StartError> {
     Ok(())
 }
 
-struct Recovered {
+pub(super) struct Recovered {
     wal: Wal,
     state: State,
     checkpoints: Checkpoints,
 }
 
-async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
+/// What was found on disk.
+pub(super) enum Opened {
+    Whole(Box<Recovered>),
+    /// The state cannot be used, and there are others to get one from.
+    Damaged {
+        reason: String,
+        checkpoints: Checkpoints,
+    },
+}
+
+pub(super) async fn open(config: &MemberConfig) -> Result<Opened, StartError> {
+    let has_others = config.peers.len() > 1;
     let dir = config.data_dir.join("member");
     let options = WalOptions {
         dir: dir.join("log"),
@@ -125,14 +141,31 @@ async fn recover(config: &MemberConfig) -> Result<Recovered, StartError> {
         cache_bytes: limits::LOG_CACHE_BYTES,
         fsync: config.fsync,
     };
-    let open = move || -> Result<Recovered, (PathBuf, String)> {
+    let open = move || -> Result<Opened, (PathBuf, String)> {
         let at = |dir: &Path, error: &dyn std::fmt::Display| (dir.to_owned(), error.to_string());
         // The state first: its lock keeps a second process away from the log too.
         let state_dir = dir.join("state");
-        let state = State::open(&state_dir, StateOptions::default()).map_err(|e| at(&state_dir, &e))?;
+        let damaged = |reason: String| -> Result<Opened, (PathBuf, String)> {
+            let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
+            Ok(Opened::Damaged { reason, checkpoints })
+        };
+        if let Some(reason) = engine::damage(&state_dir).filter(|_| has_others) {
+            return damaged(reason);
+        }
+        let state = match State::open(&state_dir, StateOptions::default()) {
+            Ok(state) => state,
+            Err(error) if has_others && error.is_damage() => return damaged(error.to_string()),
+            Err(error) => return Err(at(&state_dir, &error)),
+        };
         let wal = Wal::open(Arc::new(LocalDisk), &SystemRandom, options.clone()).map_err(|e| at(&options.dir, &e))?;
+        let (purged, _) = wal.reader().bounds();
+        if let Some(purged) = purged.filter(|purged| has_others && purged.index > state.applied().index.0) {
+            let reason =
+                format!("it ends at entry {}, but the log begins after {}", state.applied().index, purged.index);
+            return damaged(reason);
+        }
         let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
-        Ok(Recovered { wal, state, checkpoints })
+        Ok(Opened::Whole(Box::new(Recovered { wal, state, checkpoints })))
     };
     let opened = tokio::task::spawn_blocking(open).await.expect("recovery does not panic");
     opened.map_err(|(dir, reason)| StartError::Data { dir, reason })
@@ -204,6 +237,7 @@ fn run_tasks(
     tasks.spawn(inner.clone().run_leases());
     tasks.spawn(inner.clone().run_upkeep());
     tasks.spawn(inner.clone().publish());
+    maintain::run(inner);
 }
 
 /// Turns Raft's metrics into [`Leadership`], and stops the process when Raft itself has failed.

@@ -13,6 +13,7 @@ use super::{Member, MemberConfig, Peer, StartError, Timing};
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
+use crate::maintenance::MaintenanceOptions;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -28,6 +29,7 @@ pub(super) struct Cluster {
     pub(super) peers: BTreeMap<MemberId, Peer>,
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) timing: Timing,
+    pub(super) maintenance: MaintenanceOptions,
 }
 
 /// Ports below those that the kernel gives to outgoing connections, which would be taken while a member is down.
@@ -61,7 +63,13 @@ impl Cluster {
             (MemberId(id), Peer { name: format!("m{id}"), peer_urls: urls })
         });
         let peers = peers.collect();
-        Self { dir: tempfile::tempdir().unwrap(), peers, members: BTreeMap::new(), timing: TIMING }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            peers,
+            members: BTreeMap::new(),
+            timing: TIMING,
+            maintenance: MaintenanceOptions::default(),
+        }
     }
 
     pub(super) fn config(&self, id: MemberId) -> MemberConfig {
@@ -77,6 +85,7 @@ impl Cluster {
             client_urls: vec![format!("http://127.0.0.1:{}", 10_000 + id.0)],
             timing: self.timing,
             fsync: true,
+            maintenance: self.maintenance.clone(),
         }
     }
 
