@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Do not wait for the disk: faster, and data is lost when the machine dies. For tests.
     #[arg(long, env = "ETCD_UNSAFE_NO_FSYNC")]
     pub unsafe_no_fsync: bool,
+    /// How much the store may hold before it refuses puts: 0 is 2 GiB, a negative number is no limit.
+    #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", default_value_t = 0, allow_hyphen_values = true)]
+    pub quota_backend_bytes: i64,
     /// debug, info, warn or error.
     #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -88,7 +91,8 @@ pub struct Running {
 
 impl Running {
     pub async fn start(arguments: &Arguments) -> Result<Self> {
-        let config = arguments.bootstrap().resolve(net::resolve)?;
+        let mut config = arguments.bootstrap().resolve(net::resolve)?;
+        config.member.maintenance.quota_backend_bytes = arguments.quota_backend_bytes;
         let mut listeners = Vec::new();
         for address in &config.client_listen {
             listeners.push((*address, net::listen(*address).await?));
