@@ -10,6 +10,7 @@ use prost::Message;
 use crate::auth::{AuthAnswer, AuthCommand, command as auth};
 use crate::error::StoreError;
 use crate::ids::{LeaseId, MemberId};
+use crate::maintenance::{ClusterVersion, Quarantine};
 
 /// A replicated change. Encoded as one kind byte and a protobuf body.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,12 @@ pub enum Command {
     MemberAdd(AddMember),
     MemberRemove(pb::MemberRemoveRequest),
     MemberChange(ChangeMember),
+    /// `ACTIVATE` or `DEACTIVATE`.
+    Alarm(pb::AlarmRequest),
+    SetClusterVersion(ClusterVersion),
+    SetDowngrade(pb::DowngradeInfo),
+    /// The outcome of a comparison of the members.
+    Quarantine(Quarantine),
 }
 
 /// A new member: its id and URLs are chosen before the proposal.
@@ -65,6 +72,9 @@ pub enum Response {
     PublishMember,
     MemberChanged,
     Auth(AuthAnswer),
+    Alarm(pb::AlarmResponse),
+    /// A change of what is agreed on, which answers nothing.
+    Agreed,
 }
 
 /// A log entry that this program cannot read: it was written by a newer one, or the log is damaged.
@@ -91,6 +101,10 @@ const PUBLISH_MEMBER: u8 = 7;
 const MEMBER_ADD: u8 = 9;
 const MEMBER_REMOVE: u8 = 10;
 const MEMBER_CHANGE: u8 = 11;
+const ALARM: u8 = 8;
+const SET_CLUSTER_VERSION: u8 = 12;
+const SET_DOWNGRADE: u8 = 13;
+const QUARANTINE: u8 = 14;
 
 impl Command {
     /// Kind byte and protobuf body, in one buffer.
@@ -108,6 +122,10 @@ impl Command {
             Self::MemberRemove(body) => encode(MEMBER_REMOVE, body),
             Self::MemberChange(body) => encode(MEMBER_CHANGE, body),
             Self::Auth(command) => command.encode(),
+            Self::Alarm(body) => encode(ALARM, body),
+            Self::SetClusterVersion(body) => encode(SET_CLUSTER_VERSION, body),
+            Self::SetDowngrade(body) => encode(SET_DOWNGRADE, body),
+            Self::Quarantine(body) => encode(QUARANTINE, body),
         }
     }
 
@@ -132,6 +150,10 @@ impl Command {
             MEMBER_REMOVE => Self::MemberRemove(pb::MemberRemoveRequest::decode(bytes)?),
             MEMBER_CHANGE => Self::MemberChange(ChangeMember::decode(bytes)?),
             kind @ auth::FIRST_KIND..=auth::LAST_KIND => Self::Auth(AuthCommand::decode(kind, bytes)?),
+            ALARM => Self::Alarm(pb::AlarmRequest::decode(bytes)?),
+            SET_CLUSTER_VERSION => Self::SetClusterVersion(ClusterVersion::decode(bytes)?),
+            SET_DOWNGRADE => Self::SetDowngrade(pb::DowngradeInfo::decode(bytes)?),
+            QUARANTINE => Self::Quarantine(Quarantine::decode(bytes)?),
             other => return Err(DecodeError::UnknownKind(other)),
         })
     }

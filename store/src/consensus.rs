@@ -13,6 +13,7 @@ use crate::state::{self, Applied, Context, State};
 
 pub mod codec;
 pub mod log_store;
+pub mod rebuild;
 pub mod requests;
 pub mod state_machine;
 #[cfg(test)]

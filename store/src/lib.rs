@@ -16,6 +16,7 @@ pub mod ids;
 pub mod io;
 pub mod lease;
 pub mod limits;
+pub mod maintenance;
 pub mod member;
 pub mod membership;
 pub mod metrics;

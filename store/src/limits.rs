@@ -192,3 +192,32 @@ pub const PASSWORDS_WAITING: usize = 1024;
 pub const PASSWORD_BYTES_MAX: usize = 72;
 /// Times a log-in starts again because users or roles changed meanwhile; then it says so.
 pub const AUTHENTICATE_RETRIES: usize = 8;
+/// The space quota of a member that sets none; etcd's default.
+pub const QUOTA_BYTES: u64 = 2 << 30;
+/// A larger quota is taken and warned of; etcd's suggestion.
+pub const QUOTA_BYTES_SUGGESTED: i64 = 8 << 30;
+/// How often a member looks whether what it applied has crossed its quota.
+pub const QUOTA_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon after a compaction the members' contents are compared; etcd's default.
+pub const COMPACT_HASH_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the members' contents are compared when nobody asks for it.
+pub const LEISURELY_CHECK_INTERVAL: Duration = Duration::from_secs(600);
+/// Between two such comparisons at least this many times as long as the last one took.
+pub const CHECK_IDLE_FACTOR: u32 = 20;
+/// How often a member looks whether a comparison is due.
+pub const CHECK_TICK: Duration = Duration::from_secs(1);
+/// Records digested in one go by a comparison in the background, which then rests a multiple of the time that took.
+pub const DIGEST_SLICE_RECORDS: usize = 500;
+pub const DIGEST_REST_FACTOR: u32 = 3;
+/// A member that cannot say its digest in this time is left out of the comparison.
+pub const DIGEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often the leader asks its members for their version; etcd's default.
+pub const VERSION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// One question for a version.
+pub const VERSION_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a copy of the state is kept for a member that has stopped fetching it.
+pub const FETCH_IDLE: Duration = Duration::from_secs(120);
+/// Between two attempts to be rebuilt from another member.
+pub const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+/// A defragmentation waits at most this long for the compaction under way.
+pub const DEFRAGMENT_WAIT: Duration = Duration::from_secs(30);

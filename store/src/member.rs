@@ -24,26 +24,34 @@ use crate::membership::{self, MembershipOptions};
 use crate::io::checkpoint::CheckpointDir;
 use crate::io::tls::TlsError;
 use crate::metrics::Metrics;
+use crate::maintenance::MaintenanceOptions;
 use crate::state::Reader;
 
 mod auth;
 #[cfg(test)]
 mod auth_tests;
+mod autocompact;
 mod barrier;
 mod change;
+mod checks;
 #[cfg(test)]
 mod crash_tests;
 mod failover;
+mod force;
 mod inner;
 mod join;
 mod leases;
 mod leave;
+mod maintain;
+#[cfg(test)]
+mod maintenance_tests;
 #[cfg(test)]
 mod membership_tests;
 mod propose;
 mod rebuild;
 mod reconfigure;
 mod service;
+mod space;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -51,8 +59,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod versions;
 
 use inner::Inner;
+pub use versions::DowngradeRefusal;
 
 /// How a member of the cluster is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +141,7 @@ pub struct MemberConfig {
     /// A command whose application takes longer is logged.
     pub warn_apply: Duration,
     pub auth: AuthOptions,
+    pub maintenance: MaintenanceOptions,
 }
 
 /// Why a member did not start.
@@ -203,9 +214,10 @@ impl Member {
     /// Replicates `command` for `caller` and answers what applying it answered. Any member takes it.
     ///
     /// # Errors
-    /// The command's own error, also that the caller may not, or `Timeout` when its outcome is unknown after about seven
+    /// The command's own error, also that the caller may not, `NoSpace` when the quota is used up, or `Timeout` when its outcome is unknown after about seven
     /// seconds.
     pub async fn propose_as(&self, caller: &Caller, command: Command) -> Reply {
+        self.inner.admit(&command).await?;
         let reply = self.inner.propose_as(caller, &command).await;
         if let Err(StoreError::Timeout | StoreError::TimeoutLeaderFailure | StoreError::Stopped) = reply {
             self.inner.metrics.server.failed.inc();

@@ -7,6 +7,7 @@
 //!
 //! Apply is a function of (state, command): no clock, no randomness, no iteration over hash maps.
 
+pub mod agreed;
 mod apply;
 mod auth;
 pub mod check;
@@ -93,6 +94,17 @@ pub enum OpenError {
     /// A record that this program did not write or cannot read.
     #[error("state database is damaged: {0}")]
     Damaged(String),
+}
+
+impl OpenError {
+    /// Whether the contents are at fault, and not the way to them.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Damaged(_) => true,
+        }
+    }
 }
 
 impl From<OpenError> for io::Error {
@@ -200,6 +212,7 @@ impl State {
             blocks,
             lease_changes,
             members_changed,
+            agreed,
             counts,
             auth,
             token_changes,
@@ -225,6 +238,9 @@ impl State {
         self.note_leases(&lease_changes);
         if members_changed {
             self.core.note_members();
+        }
+        if agreed {
+            self.core.agreed_version.send_modify(|version| *version += 1);
         }
         if compacted {
             self.compactor.wake();
@@ -338,6 +354,16 @@ impl Storage {
     pub fn checkpoint(&self, dir: &Path) -> io::Result<Applied> {
         self.core.engine().checkpoint(dir)?;
         Ok(core::read_applied(dir)?)
+    }
+
+    /// Has the database give back what compaction has freed, until `stop`. Slow; nothing waits for it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn reclaim(&self, stop: &dyn Fn() -> bool) -> io::Result<()> {
+        self.core.flush()?;
+        self.core.engine().compact(stop);
+        Ok(())
     }
 
     /// Bytes committed but not flushed yet: what a crash would have to replay from the log.

@@ -15,6 +15,7 @@ pub struct StoreCluster {
     dir: tempfile::TempDir,
     members: Vec<MemberSetup>,
     processes: Vec<Option<Process>>,
+    arguments: Vec<String>,
 }
 
 struct MemberSetup {
@@ -28,12 +29,22 @@ struct MemberSetup {
 impl StoreCluster {
     /// Starts `size` members and waits until each of them answers a linearizable read.
     pub async fn start(size: usize) -> Self {
+        Self::start_with(size, &[]).await
+    }
+
+    /// The same, with further arguments for every member.
+    pub async fn start_with(size: usize, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let ports = free_ports(2 * size);
         let members: Vec<MemberSetup> = (0..size)
             .map(|i| MemberSetup { name: format!("m{i}"), client: ports[2 * i], peer: ports[2 * i + 1], joins: None })
             .collect();
-        let mut cluster =
-            Self { dir: tempfile::tempdir().unwrap(), members, processes: (0..size).map(|_| None).collect() };
+        let mut cluster = Self {
+            dir: tempfile::tempdir().unwrap(),
+            members,
+            processes: (0..size).map(|_| None).collect(),
+            arguments,
+        };
         for i in 0..size {
             cluster.start_member(i);
         }
@@ -61,6 +72,7 @@ impl StoreCluster {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &cluster, "--initial-cluster-token", "test"]);
         command.args(["--initial-cluster-state", state]);
+        command.args(&self.arguments);
         self.processes[i] = Some(Process::spawn(&member.name, &mut command, &self.log(i)));
     }
 
@@ -109,6 +121,10 @@ impl StoreCluster {
 
     pub fn endpoints(&self) -> String {
         (0..self.len()).map(|i| self.client_url(i)).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn data_dir(&self, i: usize) -> PathBuf {
+        self.dir.path().join(&self.members[i].name)
     }
 
     pub fn log(&self, i: usize) -> PathBuf {

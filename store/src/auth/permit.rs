@@ -34,7 +34,12 @@ impl AuthState {
             Command::LeaseRevoke(request) => self.may_use_lease(caller, LeaseId(request.id), leases),
             Command::Compact(_) => self.require_root(caller),
             Command::MemberAdd(_) | Command::MemberRemove(_) | Command::MemberChange(_) => self.require_root(caller),
-            Command::Auth(AuthCommand::AssignToken(_)) | Command::PublishMember(_) => Err(AuthError::PermissionDenied),
+            Command::Alarm(_) | Command::SetDowngrade(_) => self.require_root(caller),
+            // Only members say these.
+            Command::Auth(AuthCommand::AssignToken(_))
+            | Command::PublishMember(_)
+            | Command::SetClusterVersion(_)
+            | Command::Quarantine(_) => Err(AuthError::PermissionDenied),
             Command::Auth(_) => self.require_root(caller),
         }
     }

@@ -11,6 +11,7 @@ use super::logs::LogSettings;
 use super::tls::TlsSettings;
 use super::url::Url;
 use super::values::Values;
+pub use crate::maintenance::AutoCompaction;
 
 mod read;
 
@@ -98,15 +99,6 @@ pub struct CompactionSettings {
     pub auto: AutoCompaction,
     pub batch_limit: u64,
     pub sleep_interval: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoCompaction {
-    Off,
-    /// Keep what is not older.
-    Periodic(Duration),
-    /// Keep that many revisions.
-    Revision(i64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,21 +14,17 @@ use crate::auth::AuthOptions;
 use crate::edge::{EdgeConfig, HttpConfig};
 use crate::io::serve::ServeOptions;
 use crate::limits;
+use crate::maintenance::MaintenanceOptions;
 use crate::member::{MemberConfig, Timing, Tuning};
 use crate::membership::MembershipOptions;
 
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
 /// setting is wired below.
 const PENDING: &[&str] = &[
-    "auto-compaction-mode",
-    "auto-compaction-retention",
-    "compact-hash-check-time",
     "compaction-batch-limit",
     "compaction-sleep-interval",
-    "corrupt-check-time",
     "feature-gates",
     "grpc-keepalive-min-time",
-    "quota-backend-bytes",
 ];
 
 /// The given flags that nothing obeys.
@@ -80,6 +76,7 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         fsync: settings.fsync,
         auth: AuthOptions::parse(&settings.auth.token, settings.auth.token_ttl_s, settings.auth.bcrypt_cost)
             .map_err(|error| ConfigError(error.to_string()))?,
+        maintenance: maintenance(settings),
         warn_apply: settings.requests.warning_apply_duration,
         tuning: tuning(settings),
         peer_tls: peer_tls(settings)?,
@@ -98,6 +95,17 @@ fn peer_tls(settings: &StoreSettings) -> Result<Option<TlsSettings>, ConfigError
         0 => Ok(None),
         all if all == settings.peer_listen_urls.len() => Ok(Some(settings.peer_tls.clone())),
         _ => Err(ConfigError("--listen-peer-urls: members listen with http or with https, not with both".into())),
+    }
+}
+
+fn maintenance(settings: &StoreSettings) -> MaintenanceOptions {
+    MaintenanceOptions {
+        quota_backend_bytes: settings.requests.quota_backend_bytes,
+        auto_compaction: settings.compaction.auto,
+        corrupt_check_time: settings.checks.corrupt_check_time,
+        compact_hash_check_time: settings.checks.compact_hash_check_time,
+        initial_corrupt_check: settings.gates.is_open("InitialCorruptCheck"),
+        version_check_time: settings.checks.downgrade_check_time,
     }
 }
 

@@ -17,6 +17,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::rebuild::{Rebuilder, Turn};
 use super::requests::{self, Origin, Requests};
 use super::types::{Answer, CommandBytes, Entry, LeaderId, LogId, SnapshotMeta, StoredMembership, Types};
 use super::{StateMachine, Storage, codec};
@@ -88,6 +89,7 @@ pub struct Machine<M: StateMachine> {
     metrics: ApplyMetrics,
     /// A command that takes longer is logged.
     warn_apply: Duration,
+    turn: Turn,
 }
 
 impl<M: StateMachine> Machine<M> {
@@ -111,6 +113,7 @@ impl<M: StateMachine> Machine<M> {
             running: Arc::new(AtomicBool::new(false)),
             metrics: ApplyMetrics::default(),
             warn_apply: WARN_APPLY,
+            turn: Turn::default(),
         })
     }
 
@@ -118,6 +121,12 @@ impl<M: StateMachine> Machine<M> {
     #[must_use]
     pub fn measured(self, metrics: ApplyMetrics, warn_apply: Duration) -> Self {
         Self { metrics, warn_apply, ..self }
+    }
+
+    /// For replacing the state under a running Raft.
+    #[must_use]
+    pub fn rebuilder(&self) -> Rebuilder<M> {
+        Rebuilder { state: self.state.clone(), turn: self.turn.clone() }
     }
 
     /// Becomes visible after the data it speaks of, and after the requests that it completes.
@@ -186,7 +195,7 @@ fn unreadable(id: &LogId, error: &dyn std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("log entry {id}: {error}"))
 }
 
-fn encode_membership(membership: &StoredMembership) -> Bytes {
+pub(super) fn encode_membership(membership: &StoredMembership) -> Bytes {
     codec::encode(membership).into()
 }
 
@@ -226,6 +235,7 @@ async fn copy<S: Storage>(storage: S, checkpoints: &Checkpoints) -> io::Result<(
 /// Flushes beside the worker task.
 pub struct Builder<S> {
     storage: S,
+    turn: Turn,
 }
 
 impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
@@ -233,6 +243,7 @@ impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<S>, io::Error> {
         let storage = self.storage.clone();
+        let _turn = self.turn.read().await;
         let applied = blocking(move || storage.flush()).await?;
         let meta = Mark::decode(&applied)?.meta();
         Ok(Snapshot { meta, snapshot: SnapshotData::Live(self.storage.clone()) })
@@ -267,18 +278,20 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
             if batch.is_empty() {
                 return Ok(());
             }
+            let turn = self.turn.clone().read_owned().await;
             self.apply_batch(batch)?;
+            drop(turn);
             // Heartbeats and the core share this thread.
             tokio::task::yield_now().await;
         }
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Self::SnapshotBuilder> {
-        Some(Builder { storage: self.storage.clone() })
+        Some(Builder { storage: self.storage.clone(), turn: self.turn.clone() })
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        Builder { storage: self.storage.clone() }
+        Builder { storage: self.storage.clone(), turn: self.turn.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Self::SnapshotData) -> Result<(), io::Error> {
@@ -286,6 +299,7 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
             SnapshotData::Copy(dir) => dir,
             SnapshotData::Live(storage) => copy(storage, &self.checkpoints).await?.1,
         };
+        let _turn = self.turn.clone().read_owned().await;
         let state = self.state.clone();
         let applied = blocking(move || {
             let mut state = state.lock();
@@ -313,6 +327,7 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
             let snapshot = SnapshotData::Live(self.storage.clone());
             return Ok(Some(Snapshot { meta: self.mark.meta(), snapshot }));
         }
+        let _turn = self.turn.clone().read_owned().await;
         let (mark, dir) = copy(self.storage.clone(), &self.checkpoints).await?;
         Ok(Some(Snapshot { meta: mark.meta(), snapshot: SnapshotData::Copy(dir) }))
     }

@@ -111,6 +111,8 @@ const AUTH_DONE: u8 = 20;
 const AUTH_TOKEN: u8 = 21;
 /// Errors from here on are those of authentication, by their own numbers.
 const FIRST_AUTH_ERROR: u8 = 128;
+const ALARM: u8 = 8;
+const AGREED: u8 = 12;
 
 /// A reply as it travels from the leader to the member that a client asked.
 #[must_use]
@@ -127,6 +129,8 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Ok(Response::MemberChanged) => (MEMBER_CHANGED, Vec::new()),
         Ok(Response::Auth(AuthAnswer::Done)) => (AUTH_DONE, Vec::new()),
         Ok(Response::Auth(AuthAnswer::Token(token))) => (AUTH_TOKEN, token.clone().into_bytes()),
+        Ok(Response::Alarm(body)) => (ALARM, body.encode_to_vec()),
+        Ok(Response::Agreed) => (AGREED, Vec::new()),
     };
     let mut buffer = BytesMut::with_capacity(body.len() + 1);
     buffer.put_u8(kind);
@@ -160,6 +164,8 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, WireError> {
         MEMBER_CHANGED => Response::MemberChanged,
         AUTH_DONE => Response::Auth(AuthAnswer::Done),
         AUTH_TOKEN => Response::Auth(AuthAnswer::Token(String::from_utf8(bytes.to_vec()).map_err(|_| BODY)?)),
+        ALARM => Response::Alarm(Message::decode(bytes).map_err(|_| BODY)?),
+        AGREED => Response::Agreed,
         _ => return Err(WireError("unknown kind of reply")),
     }))
 }

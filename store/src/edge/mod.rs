@@ -150,6 +150,10 @@ impl Edge {
     }
 
     fn require_known_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
+        // What differs from the other members' contents is shown to nobody.
+        if self.member.is_quarantined() {
+            return Err(StoreError::Corrupt);
+        }
         if wants_leader(metadata) && self.member.status().leader.is_none() {
             return Err(StoreError::NoLeader);
         }

@@ -75,6 +75,7 @@ impl Session {
             return None;
         }
         let mut leadership = self.edge.member.leadership();
+        let mut quarantine = self.edge.member.quarantine();
         loop {
             let accepts = self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
             tokio::select! {
@@ -94,6 +95,11 @@ impl Session {
                     };
                     return Some((Ok(response), self));
                 }
+                () = quarantined(&mut quarantine) => {
+                    self.ended = true;
+                    // A code on which clients go on elsewhere: what they have seen last they have to ask for again.
+                    return Some((Err(Status::unavailable(StoreError::Corrupt.to_string())), self));
+                }
                 () = leaderless(&mut leadership), if self.needs_leader => {
                     self.ended = true;
                     return Some((Err(StoreError::NoLeader.into()), self));
@@ -112,6 +118,13 @@ impl Session {
             Some(RequestUnion::ProgressRequest(_)) => self.watch.progress(),
             None => {}
         }
+    }
+}
+
+/// Returns when this member must not serve any more.
+async fn quarantined(quarantine: &mut tokio::sync::watch::Receiver<bool>) {
+    if quarantine.wait_for(|quarantined| *quarantined).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

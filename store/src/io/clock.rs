@@ -55,3 +55,24 @@ impl Stopwatch {
         now.duration_since(std::mem::replace(&mut self.0, now))
     }
 }
+
+/// Takes breaks from long work on a thread of its own, so that it never has more than a part of a processor.
+#[derive(Debug)]
+pub struct Breaks {
+    factor: u32,
+    since: Instant,
+}
+
+impl Breaks {
+    /// Every break is `factor` times as long as the work before it.
+    #[must_use]
+    pub fn new(factor: u32) -> Self {
+        Self { factor, since: Instant::now() }
+    }
+
+    /// Blocks the thread.
+    pub fn rest(&mut self) {
+        std::thread::sleep(self.since.elapsed() * self.factor);
+        self.since = Instant::now();
+    }
+}

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
-    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType, Direction,
+    FlushOptions, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::mvcc::range::Records;
@@ -57,6 +57,12 @@ pub struct Engine {
     /// After `db`, so that the files are closed when they are removed.
     files: Files,
 }
+
+/// Parts in which everything is rewritten.
+const COMPACT_SLICES: i64 = 32;
+
+/// Why the contents cannot be trusted any more, for the next start: a file beside the generations.
+const DAMAGED: &str = "damaged";
 
 /// The directory of a database, and whether it goes when the database is closed.
 struct Files {
@@ -168,6 +174,42 @@ impl Engine {
         Ok(())
     }
 
+    /// Rewrites the records so that what was deleted takes no space, until `stop`. Runs beside everything else, and
+    /// takes long.
+    pub fn compact(&self, stop: &dyn Fn() -> bool) {
+        let family = self.family(Family::Records);
+        let edge = |mode| self.db.iterator_cf(family, mode).next().and_then(Result::ok);
+        let revision = |pair: (Box<[u8]>, Box<[u8]>)| Stamp::from_bytes(&pair.0).ok().map(|stamp| stamp.main);
+        let (Some(first), Some(last)) =
+            (edge(IteratorMode::Start).and_then(revision), edge(IteratorMode::End).and_then(revision))
+        else {
+            return;
+        };
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        // In slices of history, so that a stop need not wait for all of it.
+        let slice = (last - first) / COMPACT_SLICES + 1;
+        let mut from = first;
+        while from <= last && !stop() {
+            let (start, end) = (Stamp::first(from).to_bytes(), Stamp::first(from + slice).to_bytes());
+            self.db.compact_range_cf_opt(family, Some(start), Some(end), &options);
+            from += slice;
+        }
+    }
+
+    /// The disk has lied. Nothing read from it may be served or digested any more, so the process ends; the next start
+    /// finds the note and has this member rebuilt from the others.
+    pub fn unreadable(&self, error: &io::Error) -> ! {
+        let remedy = match (error.kind(), self.files.path.parent()) {
+            (io::ErrorKind::InvalidData, Some(dir)) => match mark_damaged(dir, &error.to_string()) {
+                Ok(()) => "the next start rebuilds it from the other members".to_owned(),
+                Err(error) => format!("and no note of it can be left for the next start: {error}"),
+            },
+            _ => "stopping the process".to_owned(),
+        };
+        super::abort(&format!("the state database cannot be read: {error}; {remedy}"))
+    }
+
     /// Bytes in memtables: written and not yet flushed, with the arenas' overhead.
     #[must_use]
     pub fn unflushed_bytes(&self) -> u64 {
@@ -189,16 +231,19 @@ pub enum Step {
 impl Records for Engine {
     fn load(&self, stamps: &[Stamp]) -> Option<Vec<Bytes>> {
         let family = self.family(Family::Records);
-        let unreadable = "the state database can be read";
         if let [stamp] = stamps {
-            let record = self.db.get_cf(family, stamp.to_bytes()).expect(unreadable)?;
+            let record = self.db.get_cf(family, stamp.to_bytes());
+            let record = record.unwrap_or_else(|error| self.unreadable(&failure(error)))?;
             return Some(vec![Bytes::from(record)]);
         }
         let keys: Vec<_> = stamps.iter().map(|stamp| stamp.to_bytes()).collect();
         self.db
             .batched_multi_get_cf(family, &keys, false)
             .into_iter()
-            .map(|record| record.expect(unreadable).map(|record| Bytes::copy_from_slice(&record)))
+            .map(|record| {
+                let record = record.unwrap_or_else(|error| self.unreadable(&failure(error)));
+                record.map(|record| Bytes::copy_from_slice(&record))
+            })
             .collect()
     }
 }
@@ -243,7 +288,11 @@ fn family_options(cache: &Cache, write_buffer_bytes: usize) -> Options {
 }
 
 fn failure(error: rocksdb::Error) -> io::Error {
-    io::Error::other(error.into_string())
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.into_string())
 }
 
 /// The directory of the current database under `dir`, as the pointer file names it.
@@ -277,6 +326,41 @@ pub fn switch_generation(dir: &Path, number: u64) -> io::Result<()> {
     fs::File::open(&next)?.sync_all()?;
     fs::rename(&next, dir.join(CURRENT))?;
     fs::File::open(dir)?.sync_all()
+}
+
+/// Makes a received checkpoint, moved into place, the database that is opened next, and forgets any damage.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn adopt(dir: &Path, checkpoint_dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let number = current_generation(dir).ok().flatten().unwrap_or(0) + 1;
+    let path = generation_path(dir, number);
+    if path.exists() {
+        fs::remove_dir_all(&path)?;
+    }
+    fs::rename(checkpoint_dir, &path)?;
+    switch_generation(dir, number)?;
+    match fs::remove_file(dir.join(DAMAGED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Notes, durably, that the database must not be used again.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn mark_damaged(dir: &Path, reason: &str) -> io::Result<()> {
+    fs::write(dir.join(DAMAGED), reason)?;
+    fs::File::open(dir.join(DAMAGED))?.sync_all()?;
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Why the database must not be used again, if so.
+#[must_use]
+pub fn damage(dir: &Path) -> Option<String> {
+    fs::read_to_string(dir.join(DAMAGED)).ok()
 }
 
 /// Removes every generation but `number`: leftovers of an install.

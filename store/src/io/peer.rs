@@ -14,6 +14,7 @@ use crate::metrics::PeerTraffic;
 
 pub mod client;
 mod connection;
+pub mod fetch;
 mod frame;
 mod handshake;
 pub mod raft;
@@ -53,9 +54,17 @@ pub enum Kind {
     Roster,
     /// Whether a membership change would leave a healthy cluster, as the leader sees it.
     MayChange,
+    /// A copy of the state, for a member that has lost or must not trust its own.
+    FetchBegin,
+    FetchPart,
+    FetchEnd,
+    /// The digest of the contents at a revision.
+    HashKv,
+    /// The release that the member runs.
+    Version,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 19] = [
     Kind::Append,
     Kind::Vote,
     Kind::PreVote,
@@ -70,6 +79,11 @@ const KINDS: [Kind; 14] = [
     Kind::IsKnown,
     Kind::Roster,
     Kind::MayChange,
+    Kind::FetchBegin,
+    Kind::FetchPart,
+    Kind::FetchEnd,
+    Kind::HashKv,
+    Kind::Version,
 ];
 
 impl Kind {

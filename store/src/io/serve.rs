@@ -156,14 +156,14 @@ async fn connection(
         }
     };
     let ended = match secure {
-        None => drive(stream, router, options, &open).await,
+        None => drive(stream, router, options, open).await,
         Some(over) => {
             // Every request of the connection comes from the same caller.
             let router = router.map_request(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(over.clone());
                 request
             });
-            drive(stream, router, options, &open).await
+            drive(stream, router, options, open).await
         }
     };
     if let Err(error) = ended {
@@ -176,7 +176,7 @@ async fn drive<S>(
     stream: Box<dyn Stream>,
     router: S,
     options: ServeOptions,
-    open: &Watcher,
+    open: Watcher,
 ) -> Result<(), Box<dyn Error + Send + Sync>>
 where
     S: tower::Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,

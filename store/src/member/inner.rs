@@ -14,6 +14,7 @@ use super::auth::Authority;
 use super::barrier::Barrier;
 use super::leases::Leases;
 use super::reconfigure::Reconfiguration;
+use super::maintain::Maintained;
 use super::{Leadership, MemberConfig};
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::{Machine, Progress};
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) stopping: AtomicBool,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) maintained: Maintained,
 }
 
 /// Who leads, with Raft's full name for that leadership.

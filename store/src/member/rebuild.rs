@@ -1,78 +1,141 @@
-//! `force-new-cluster`: the last resort of an operator whose majority is gone for good.
+//! Getting a new state from another member: at the start, when the own one cannot be used, and beside a running Raft,
+//! when a comparison found that it differs.
 //!
-//! The data of one member becomes a cluster of that member alone. Before Raft starts, its log gets one more entry, which
-//! leaves only this member in the configuration; everything before it is then committed by the majority of one. What the
-//! old leader had not committed may so come to be: it was never answered. The others are removed from the table of members
-//! as soon as there is a leader, so that they cannot come back with another past.
+//! Log and vote stay: what this member has promised, it keeps. Only the state, which is nothing but what the log says, is
+//! thrown away and fetched.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use kontiki_api::etcdserverpb as pb;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::MemberConfig;
 use super::inner::Inner;
-use crate::command::{ChangeMember, Command};
-use crate::consensus::codec;
-use crate::consensus::log_store::to_wal;
-use crate::consensus::state_machine::Mark;
-use crate::consensus::types::{Address, Entry, LeaderId, LogId, Membership, Payload, Vote, log_id};
+use super::maintain::pause;
+use super::start::{Opened, Recovered, open};
+use super::{MemberConfig, StartError};
+use crate::consensus::types::Address;
 use crate::error::StoreError;
-use crate::ids::MemberId;
-use crate::io::wal::Wal;
-use crate::state::Applied;
+use crate::io::checkpoint::Checkpoints;
+use crate::io::engine;
+use crate::io::peer::Lane;
+use crate::io::peer::client::Clients;
+use crate::io::peer::fetch::fetch;
+use crate::metrics::Metrics;
+use crate::limits::{REBUILD_PAUSE, SNAPSHOT_CALL_TIMEOUT};
 
-/// Writes the configuration of one member to the end of the log, durably.
-pub(super) async fn take_over(wal: &Wal, applied: &Applied, config: &MemberConfig) -> io::Result<()> {
-    let mark = Mark::decode(applied)?;
-    let (purged, last) = wal.reader().bounds();
-    let end = last.or(purged).map(log_id);
-    if end < mark.last {
-        return Err(io::Error::other("the log ends before the state: nothing can be added to it"));
+/// Opens log and state; a state that cannot be used is replaced by another member's, however long that takes.
+pub(super) async fn recover(
+    config: &MemberConfig,
+    clients: &Clients,
+    metrics: &Metrics,
+) -> Result<Recovered, StartError> {
+    let mut said = None;
+    loop {
+        let (reason, checkpoints) = match open(config, metrics).await? {
+            Opened::Whole(recovered) => return Ok(*recovered),
+            Opened::Damaged { reason, checkpoints } => (reason, checkpoints),
+        };
+        if said.replace(reason.clone()).as_ref() != Some(&reason) {
+            tracing::error!(reason, "the state is damaged; it is rebuilt from another member");
+        }
+        match fetch_from_any(config, clients, &checkpoints).await {
+            Ok(()) => tracing::info!("the state was fetched from another member"),
+            Err(error) => {
+                tracing::warn!(error, "no other member can give a copy of the state yet");
+                tokio::time::sleep(REBUILD_PAUSE).await;
+            }
+        }
     }
-    let vote = wal.reader().vote();
-    let vote = match vote.is_empty() {
-        true => None,
-        false => Some(codec::decode::<Vote>(&vote).map_err(io::Error::other)?),
-    };
-    let term = vote.map_or(0, |vote| vote.leader_id.term).max(end.map_or(0, |end| end.leader_id.term)) + 1;
-    let leader = LeaderId { term, node_id: config.id };
-    let nodes = BTreeMap::from([(config.id, own_address(&mark, config))]);
-    let membership = Membership::new(vec![BTreeSet::from([config.id])], nodes).map_err(io::Error::other)?;
-    let entry = Entry {
-        log_id: LogId::new(leader, end.map_or(0, |end| end.index + 1)),
-        payload: Payload::Membership(membership),
-    };
-    let (voted, appended) = (oneshot::channel(), oneshot::channel());
-    // Nobody waits any more only when this start is given up.
-    let vote = codec::encode(&Vote::new(term, config.id)).into();
-    wal.save_vote(vote, Box::new(move || voted.0.send(()).unwrap_or_default()));
-    wal.append(vec![to_wal(entry)], Box::new(move || appended.0.send(()).unwrap_or_default()));
-    voted.1.await.map_err(io::Error::other)?;
-    appended.1.await.map_err(io::Error::other)?;
-    tracing::warn!(term, "forced a new cluster of this member alone");
-    Ok(())
 }
 
-fn own_address(mark: &Mark, config: &MemberConfig) -> Address {
-    let known = mark.membership.membership().get_node(&config.id).cloned();
-    let configured = || config.peers.get(&config.id).map(|peer| peer.peer_urls.clone()).unwrap_or_default();
-    known.unwrap_or_else(|| Address { peer_urls: configured() })
+/// The leader's copy, or, where nobody says that it leads, anyone's: every state is a beginning of what is committed.
+async fn fetch_from_any(config: &MemberConfig, clients: &Clients, checkpoints: &Checkpoints) -> Result<(), String> {
+    let mut failures = Vec::new();
+    for only_leader in [true, false] {
+        for (id, peer) in config.peers.iter().filter(|(id, _)| **id != config.id) {
+            let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Bulk);
+            match fetch(&client, checkpoints, only_leader).await {
+                Ok((dir, applied)) => {
+                    tracing::info!(member = %id, %applied, "a copy of the state has arrived");
+                    let state_dir = config.data_dir.join("member").join("state");
+                    return adopt(&state_dir, dir.path()).await.map_err(|error| error.to_string());
+                }
+                Err(error) => failures.push(format!("{}: {error}", peer.name)),
+            }
+        }
+    }
+    Err(failures.join("; "))
+}
+
+async fn adopt(state_dir: &Path, copy: &Path) -> std::io::Result<()> {
+    let (state_dir, copy) = (state_dir.to_owned(), copy.to_owned());
+    tokio::task::spawn_blocking(move || engine::adopt(&state_dir, &copy)).await.map_err(std::io::Error::other)?
 }
 
 impl Inner {
-    /// Removes everyone else from the table of members; they are in Raft's configuration no more.
-    pub(super) async fn forget_others(&self) -> Result<(), StoreError> {
-        let me = self.config.id;
-        if self.is_learner() {
-            let promotion = ChangeMember { id: me.0, peer_urls: Vec::new(), promote: true };
-            self.propose(&Command::MemberChange(promotion)).await?;
+    /// Rebuilds this member whenever it is quarantined.
+    pub(super) async fn run_rebuilds(self: Arc<Self>) {
+        let mut version = self.reader.agreed_version();
+        loop {
+            version.mark_unchanged();
+            if self.reader.agreed().alarms.quarantines(self.config.id) {
+                tracing::error!("this member's contents differ from the others': it stops serving and is rebuilt");
+                if !self.rebuild_until_done().await {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                changed = version.changed() => if changed.is_err() { return },
+                () = self.stop.cancelled() => return,
+            }
         }
-        let others: Vec<MemberId> = self.reader.members().iter().map(|(id, _)| id).filter(|id| *id != me).collect();
-        for id in others {
-            self.propose(&Command::MemberRemove(pb::MemberRemoveRequest { id: id.0 })).await?;
+    }
+
+    /// False when the member stops.
+    async fn rebuild_until_done(self: &Arc<Self>) -> bool {
+        loop {
+            match self.rebuild().await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(error, "this member is not rebuilt yet"),
+            }
+            if !pause(self, REBUILD_PAUSE).await {
+                return false;
+            }
         }
+        while !self.quarantine(self.config.id, false).await {
+            if !pause(self, REBUILD_PAUSE).await {
+                return false;
+            }
+        }
+        tracing::info!("this member was rebuilt and serves again");
+        true
+    }
+
+    async fn rebuild(self: &Arc<Self>) -> Result<(), String> {
+        let leader = self.leader().ok_or("nobody leads")?;
+        if leader.is_self {
+            // Whoever differs must not be the one whose copy the others get.
+            self.transfer_leadership(None).await.map_err(|error: StoreError| error.to_string())?;
+            return Err("leadership was handed over first".to_owned());
+        }
+        let client = self.client(leader.member, Lane::Bulk).ok_or("the leader is not known")?;
+        let fetched = tokio::select! {
+            fetched = fetch(&client, &self.maintained.checkpoints, true) => fetched,
+            () = self.stop.cancelled() => return Err("stopping".to_owned()),
+        };
+        let (dir, upto) = fetched.map_err(|error| error.to_string())?;
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|progress| progress.next > upto.0);
+        let deadline = Instant::now() + SNAPSHOT_CALL_TIMEOUT.max(Duration::from_secs(1));
+        tokio::time::timeout_at(deadline, reached)
+            .await
+            .map_err(|_| format!("this member does not come to entry {upto}"))?
+            .map_err(|_| "stopping".to_owned())?;
+        let rebuilt = self.maintained.rebuilder.rebuild(self.log.clone(), dir, upto).await;
+        let applied = rebuilt.map_err(|error| error.to_string())?;
+        tracing::info!(member = %leader.member, copied = %upto, %applied, "the state was replaced by the leader's");
         Ok(())
     }
 }

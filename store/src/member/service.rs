@@ -17,6 +17,7 @@ use super::propose::decode_forward;
 use crate::consensus::state_machine::SnapshotData;
 use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
+use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
 use crate::limits;
@@ -114,6 +115,9 @@ impl Inner {
             Kind::IsKnown => Ok(encoded(&self.standing(from))),
             Kind::Roster => Ok(encoded(&self.roster().await)),
             Kind::MayChange => self.judge_change(&body),
+            Kind::FetchBegin | Kind::FetchPart | Kind::FetchEnd => self.give_copy(from, kind, body).await,
+            Kind::HashKv => self.answer_digest(body).await,
+            Kind::Version => Ok(Bytes::from_static(crate::edge::ETCD_VERSION.as_bytes())),
         }
     }
 
@@ -143,6 +147,24 @@ impl Inner {
     fn is_in_raft(&self, member: MemberId) -> bool {
         let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
         membership.membership().get_node(&member).is_some()
+    }
+
+    async fn give_copy(self: Arc<Self>, to: MemberId, kind: Kind, body: Bytes) -> Answer {
+        if self.is_quarantined() {
+            return Err("it differs from the others itself".to_owned());
+        }
+        if kind == Kind::FetchBegin && *body == *ONLY_LEADER && self.read_index().await.is_none() {
+            return Err("it does not lead".to_owned());
+        }
+        let given = tokio::task::spawn_blocking(move || match kind {
+            Kind::FetchBegin => self.maintained.fetches.begin(to, &self.storage),
+            Kind::FetchPart => self.maintained.fetches.part(to, body),
+            _ => {
+                self.maintained.fetches.end(to);
+                Ok(Bytes::new())
+            }
+        });
+        given.await.map_err(text)?.map_err(text)
     }
 
     async fn take_snapshot(&self, from: MemberId, kind: Kind, body: Bytes) -> Answer {

@@ -24,9 +24,10 @@ use super::barrier::Barrier;
 use super::inner::{Inner, Raft};
 use super::join::{Beginning, identify};
 use super::leases::Leases;
-use super::rebuild::take_over;
+use super::force::take_over;
+use super::maintain::{self, Maintained};
 use super::service::{PeerService, Standing};
-use super::{Leadership, MemberConfig, StartError};
+use super::{Leadership, MemberConfig, StartError, rebuild};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::Machine;
@@ -36,6 +37,7 @@ use crate::ids::{MemberId, Term};
 use crate::io::checkpoint::Checkpoints;
 use crate::io::clock::SystemClock;
 use crate::io::disk::LocalDisk;
+use crate::io::engine;
 use crate::io::network::{Listener, Network as PeerNetwork, Tcp};
 use crate::io::peer::client::Clients;
 use crate::io::peer::raft::Network;
@@ -55,9 +57,9 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let network = peer_network(&config)?;
     let beginning = identify(&mut config, network.clone()).await?;
     let metrics = Arc::new(Metrics::new());
-    let Recovered { wal, state, checkpoints } = recover(&config, &metrics).await?;
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::measured(network.clone(), me, metrics.peers.clone());
+    let Recovered { wal, state, checkpoints } = rebuild::recover(&config, &clients, &metrics).await?;
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -79,6 +81,8 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
     let machine = machine.measured(metrics.apply.clone(), config.warn_apply);
     let (progress, running) = (machine.progress(), machine.running());
+    let quota = (config.id, config.maintenance.quota_backend_bytes);
+    let maintained = Maintained::new(quota, &reader, checkpoints.clone(), machine.rebuilder());
     let settings = Arc::new(settings(&config)?);
     let network = Network::new(clients.clone());
     let raft = Raft::new(config.id, settings, network, LogStore::new(Arc::new(wal)), machine)
@@ -110,6 +114,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         progress,
         leadership,
         lost,
+        maintained,
     });
     run_tasks(&inner, listeners, leading, losses);
     bootstrap(&inner, pristine, beginning).await?;
@@ -156,13 +161,24 @@ fn refuse_etcds(dir: &Path) -> Result<(), StartError> {
     Err(StartError::Data { dir: dir.to_owned(), reason })
 }
 
-struct Recovered {
+pub(super) struct Recovered {
     wal: Wal,
     state: State,
     checkpoints: Checkpoints,
 }
 
-async fn recover(config: &MemberConfig, metrics: &Metrics) -> Result<Recovered, StartError> {
+/// What was found on disk.
+pub(super) enum Opened {
+    Whole(Box<Recovered>),
+    /// The state cannot be used, and there are others to get one from.
+    Damaged {
+        reason: String,
+        checkpoints: Checkpoints,
+    },
+}
+
+pub(super) async fn open(config: &MemberConfig, metrics: &Metrics) -> Result<Opened, StartError> {
+    let has_others = config.peers.len() > 1;
     let dir = config.data_dir.join("member");
     let options = WalOptions {
         dir: config.tuning.log_dir.clone().unwrap_or_else(|| dir.join("log")),
@@ -173,15 +189,32 @@ async fn recover(config: &MemberConfig, metrics: &Metrics) -> Result<Recovered, 
     };
     let state_options = StateOptions { metrics: metrics.state.clone(), ..StateOptions::default() };
     let wal_metrics = metrics.wal.clone();
-    let open = move || -> Result<Recovered, (PathBuf, String)> {
+    let open = move || -> Result<Opened, (PathBuf, String)> {
         let at = |dir: &Path, error: &dyn std::fmt::Display| (dir.to_owned(), error.to_string());
         // The state first: its lock keeps a second process away from the log too.
         let state_dir = dir.join("state");
-        let state = State::open(&state_dir, state_options).map_err(|e| at(&state_dir, &e))?;
+        let damaged = |reason: String| -> Result<Opened, (PathBuf, String)> {
+            let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
+            Ok(Opened::Damaged { reason, checkpoints })
+        };
+        if let Some(reason) = engine::damage(&state_dir).filter(|_| has_others) {
+            return damaged(reason);
+        }
+        let state = match State::open(&state_dir, state_options) {
+            Ok(state) => state,
+            Err(error) if has_others && error.is_damage() => return damaged(error.to_string()),
+            Err(error) => return Err(at(&state_dir, &error)),
+        };
         let wal = Wal::open_measured(Arc::new(LocalDisk), &SystemRandom, options.clone(), wal_metrics);
         let wal = wal.map_err(|e| at(&options.dir, &e))?;
+        let (purged, _) = wal.reader().bounds();
+        if let Some(purged) = purged.filter(|purged| has_others && purged.index > state.applied().index.0) {
+            let reason =
+                format!("it ends at entry {}, but the log begins after {}", state.applied().index, purged.index);
+            return damaged(reason);
+        }
         let checkpoints = Checkpoints::open(dir.join("snapshots")).map_err(|e| at(&dir, &e))?;
-        Ok(Recovered { wal, state, checkpoints })
+        Ok(Opened::Whole(Box::new(Recovered { wal, state, checkpoints })))
     };
     let opened = tokio::task::spawn_blocking(open).await.expect("recovery does not panic");
     opened.map_err(|(dir, reason)| StartError::Data { dir, reason })
@@ -259,6 +292,7 @@ fn run_tasks(
     tasks.spawn(inner.clone().publish());
     tasks.spawn(inner.clone().run_reconfiguration());
     tasks.spawn(inner.clone().watch_standing());
+    maintain::run(inner);
 }
 
 /// Turns Raft's metrics into [`Leadership`], and stops the process when Raft itself has failed.

@@ -15,6 +15,7 @@ use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
 use crate::membership::MembershipOptions;
+use crate::maintenance::MaintenanceOptions;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -32,6 +33,7 @@ pub(super) struct Cluster {
     pub(super) timing: Timing,
     pub(super) membership: MembershipOptions,
     pub(super) auth: AuthOptions,
+    pub(super) maintenance: MaintenanceOptions,
 }
 
 /// Ports below those that the kernel gives to outgoing connections, which would be taken while a member is down.
@@ -72,6 +74,7 @@ impl Cluster {
             timing: TIMING,
             membership: MembershipOptions::default(),
             auth: AuthOptions::default(),
+            maintenance: MaintenanceOptions::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Cluster {
             membership: self.membership,
             warn_apply: crate::limits::WARN_APPLY,
             auth: self.auth.clone(),
+            maintenance: self.maintenance.clone(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Keys sort by time, so flushes do not overlap, and a replay or a digest is one forward scan. The `KeyValue` is encoded
 //! once, when it is applied; disk, index, watch ring and answers share those bytes.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kontiki_api::mvccpb::KeyValue;
 use prost::Message;
@@ -98,8 +100,51 @@ pub fn decode(mut record: Bytes) -> Result<(Kind, KeyValue), RecordError> {
     Ok((kind, KeyValue::decode(record)?))
 }
 
+/// The kind and the key of a record, without a look at its value.
+///
+/// # Errors
+/// When the bytes are not a record.
+pub fn peek(record: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), RecordError> {
+    // The key is the first field: a tag, a length, and its bytes.
+    let kind = match record {
+        [0, ..] => Kind::Put,
+        [1, ..] => Kind::Delete,
+        [other, ..] => return Err(RecordError::UnknownKind(*other)),
+        [] => return Err(RecordError::Empty),
+    };
+    if let [_, KEY_TAG, length, rest @ ..] = record
+        && *length < 0x80
+        && let Some(key) = rest.get(..usize::from(*length))
+    {
+        return Ok((kind, Cow::Borrowed(key)));
+    }
+    let (kind, kv) = decode(Bytes::copy_from_slice(record))?;
+    Ok((kind, Cow::Owned(kv.key.into())))
+}
+
+/// Field 1 of a `KeyValue`, with a length before it.
+const KEY_TAG: u8 = 0x0a;
+
 /// Decodes a record that this process wrote or has already read once.
 #[must_use]
 pub fn decode_own(record: Bytes) -> KeyValue {
     decode(record).expect("invariant: a record in the state can be decoded").1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_can_be_peeked_at_whatever_its_key_is_long() {
+        for length in [1, 127, 128, 5000] {
+            let key = Bytes::from(vec![7; length]);
+            let kv =
+                KeyValue { key: key.clone(), mod_revision: 9, value: Bytes::from_static(b"v"), ..Default::default() };
+            for kind in [Kind::Put, Kind::Delete] {
+                assert_eq!(peek(&encode(kind, &kv)).unwrap(), (kind, Cow::Borrowed(&key[..])));
+            }
+        }
+        assert!(peek(b"").is_err() && peek(&[9, KEY_TAG]).is_err() && peek(&[0, KEY_TAG, 5, 1]).is_err());
+    }
 }

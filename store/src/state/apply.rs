@@ -29,6 +29,8 @@ use crate::mvcc::range::{self, Gone, Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
 use crate::watch::ring::{Block, Change};
 
+mod agreed;
+
 /// What has been applied and not committed yet.
 #[derive(Default)]
 pub(crate) struct Stage {
@@ -44,6 +46,8 @@ pub(crate) struct Stage {
     /// As of the last applied entry: what decides about the next one.
     pub(crate) auth: Arc<AuthState>,
     pub(crate) token_changes: Vec<TokenChange>,
+    /// Something that the cluster agrees on has changed.
+    pub(crate) agreed: bool,
 }
 
 /// One command being applied.
@@ -91,6 +95,9 @@ impl<'a> Writer<'a> {
         if self.stage.auth.is_enabled() {
             self.stage.auth.permit(&context.caller, command, &self.core.leases.read())?;
         }
+        if let Some(refusal) = self.core.alarm_flags.refusal(command) {
+            return Err(refusal);
+        }
         let before = self.stage.counts.operations();
         let reply = match command {
             Command::Put(request) => self.check_put(request).map(|()| Response::Put(self.put(request))),
@@ -107,6 +114,10 @@ impl<'a> Writer<'a> {
             Command::MemberRemove(request) => self.remove_member(MemberId(request.id)),
             Command::MemberChange(change) => self.change_member(change),
             Command::Auth(command) => Ok(Response::Auth(self.change_auth(context.index, command)?)),
+            Command::Alarm(request) => Ok(Response::Alarm(self.alarm(request))),
+            Command::SetClusterVersion(version) => Ok(self.set_cluster_version(version)),
+            Command::SetDowngrade(info) => Ok(self.set_downgrade(info)),
+            Command::Quarantine(quarantine) => Ok(self.quarantine(*quarantine)),
         };
         self.stage.counts.txns += u64::from(self.stage.counts.operations() > before + 1);
         if !self.changes.is_empty() {

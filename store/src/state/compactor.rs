@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use rocksdb::WriteBatch;
 
 use super::core::{self, Core};
-use crate::io::clock::Stopwatch;
+use crate::io::clock::{Clock, SystemClock};
 use crate::io::engine::Family;
 use crate::limits;
 
@@ -30,7 +30,15 @@ struct Pass {
     floor: i64,
     /// Where it goes on; nothing between passes.
     next: Option<Box<[u8]>>,
-    since: Stopwatch,
+    removed: usize,
+    /// Started with the pass.
+    clock: SystemClock,
+}
+
+impl Pass {
+    fn at(floor: i64, next: Option<Box<[u8]>>) -> Self {
+        Self { floor, next, removed: 0, clock: SystemClock::default() }
+    }
 }
 
 #[derive(Default)]
@@ -43,7 +51,7 @@ impl Compactor {
     pub(crate) fn new(core: Arc<Core>, compacted: i64) -> Self {
         Self {
             core,
-            pass: Mutex::new(Pass { floor: compacted, next: None, since: Stopwatch::start() }),
+            pass: Mutex::new(Pass::at(compacted, None)),
             compacted: tokio::sync::watch::Sender::new(compacted),
             signal: Mutex::default(),
             signalled: Condvar::new(),
@@ -92,7 +100,7 @@ impl Compactor {
             if floor <= pass.floor {
                 return false;
             }
-            *pass = Pass { floor, next: Some(Box::default()), since: Stopwatch::start() };
+            *pass = Pass::at(floor, Some(Box::default()));
         }
         let mut removed = Vec::new();
         {
@@ -107,6 +115,7 @@ impl Compactor {
         for past in &removed {
             engine.delete(&mut batch, Family::Records, &past.stamp.to_bytes());
         }
+        pass.removed += removed.len();
         let done = pass.next.is_none();
         if done {
             core::put_compacted(&engine, &mut batch, pass.floor);
@@ -115,8 +124,15 @@ impl Compactor {
         let metrics = &self.core.metrics;
         metrics.compacted_records.inc_by(removed.len() as u64);
         if done {
-            metrics.compaction_ms.observe(pass.since.elapsed().as_secs_f64() * 1e3);
+            metrics.compaction_ms.observe(pass.clock.now().as_secs_f64() * 1e3);
             self.compacted.send_replace(pass.floor);
+            let took_ms = pass.clock.now().as_millis();
+            tracing::info!(
+                compact_revision = pass.floor,
+                removed = pass.removed,
+                took_ms,
+                "finished scheduled compaction"
+            );
         }
         true
     }
@@ -125,7 +141,7 @@ impl Compactor {
     pub(crate) fn replace(&self, compacted: i64, replace: impl FnOnce()) {
         let mut pass = self.pass.lock();
         replace();
-        *pass = Pass { floor: compacted, next: None, since: Stopwatch::start() };
+        *pass = Pass::at(compacted, None);
         self.compacted.send_replace(compacted);
         drop(pass);
         self.wake();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
+use super::agreed::Agreed;
 use super::{Applied, OpenError, auth, members};
 use crate::auth::AuthState;
 use crate::auth::state::TokenChange;
@@ -16,6 +17,7 @@ use crate::ids::{LeaseId, LogIndex};
 use crate::io::clock::{Clock, SystemClock};
 use crate::io::engine::{Engine, Family, Step};
 use crate::lease::table::{ChangeLog, LeaseTable};
+use crate::maintenance::alarms::AlarmFlags;
 use crate::membership::MemberTable;
 use crate::metrics::StateMetrics;
 use crate::mvcc::index::Index;
@@ -32,6 +34,11 @@ pub(crate) struct Core {
     pub(crate) lease_version: tokio::sync::watch::Sender<u64>,
     pub(crate) members: RwLock<MemberTable>,
     pub(crate) members_version: tokio::sync::watch::Sender<u64>,
+    pub(crate) agreed: RwLock<Agreed>,
+    /// The alarms in `agreed`, as apply asks for them.
+    pub(crate) alarm_flags: AlarmFlags,
+    /// Wakes when `agreed` has changed.
+    pub(crate) agreed_version: tokio::sync::watch::Sender<u64>,
     /// What is committed; written after the data it describes.
     pub(crate) mark: Mutex<Applied>,
     applied_index: AtomicU64,
@@ -50,6 +57,7 @@ pub(crate) struct Contents {
     pub(crate) leases: LeaseTable,
     pub(crate) members: MemberTable,
     pub(crate) auth: Arc<AuthState>,
+    pub(crate) agreed: Agreed,
     pub(crate) applied: Applied,
     /// The floor down to which everything is physically gone.
     pub(crate) compacted: i64,
@@ -57,6 +65,8 @@ pub(crate) struct Contents {
 
 impl Core {
     pub(crate) fn new(engine: Arc<Engine>, contents: Contents, metrics: StateMetrics) -> Self {
+        let alarm_flags = AlarmFlags::default();
+        alarm_flags.follow(&contents.agreed.alarms);
         Self {
             index: RwLock::new(contents.index),
             engine: RwLock::new(engine),
@@ -65,6 +75,9 @@ impl Core {
             lease_version: tokio::sync::watch::Sender::new(ChangeLog::default().version()),
             members: RwLock::new(contents.members),
             members_version: tokio::sync::watch::Sender::new(0),
+            agreed: RwLock::new(contents.agreed),
+            alarm_flags,
+            agreed_version: tokio::sync::watch::Sender::new(0),
             applied_index: AtomicU64::new(contents.applied.index.0),
             mark: Mutex::new(contents.applied),
             metrics,
@@ -128,6 +141,8 @@ impl Core {
         *self.members.write() = contents.members;
         // Some were assigned or taken back in entries that this member never sees.
         self.publish_auth(contents.auth, &[TokenChange::ForgetAll]);
+        self.alarm_flags.follow(&contents.agreed.alarms);
+        *self.agreed.write() = contents.agreed;
         *index = contents.index;
         drop(index);
         self.set_mark(contents.applied);
@@ -138,6 +153,7 @@ impl Core {
         };
         self.lease_version.send_replace(version);
         self.note_members();
+        self.agreed_version.send_modify(|version| *version += 1);
     }
 
     /// The table of members is another one now.
@@ -219,6 +235,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
         Ok::<_, OpenError>(Step::Next)
     })?;
     let members = members::load(engine)?;
+    let agreed = Agreed::load(engine)?;
     let mut index = Index::new(mark.revision, mark.floor, cache_bytes_max);
     engine.scan(Family::Records, b"", &mut |key, value| {
         restore(&mut index, &mut leases, mark.revision, key, value)?;
@@ -226,7 +243,7 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
     })?;
     let compacted = read_compacted(engine)?;
     let auth = Arc::new(auth::load(engine)?);
-    Ok(Contents { index, leases, members, auth, applied: mark.applied, compacted })
+    Ok(Contents { index, leases, members, auth, agreed, applied: mark.applied, compacted })
 }
 
 fn restore(

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
 use pb::request_op::Request;
 use pb::response_op::Response;
+use prost::Message;
 
+use super::agreed::{self, Agreed};
 use super::check;
 use super::compactor::Compactor;
 use super::core::Core;
@@ -120,9 +122,24 @@ impl Reader {
     /// # Errors
     /// `Compacted`, `FutureRevision`.
     pub fn hash_kv(&self, revision: Revision) -> Result<pb::HashKvResponse, StoreError> {
+        self.hash_kv_resting(revision, &mut || {})
+    }
+
+    /// The same, calling `rest` now and then: a digest reads everything there is.
+    ///
+    /// # Errors
+    /// As [`Reader::hash_kv`].
+    pub fn hash_kv_resting(
+        &self,
+        revision: Revision,
+        rest: &mut dyn FnMut(),
+    ) -> Result<pb::HashKvResponse, StoreError> {
+        let rest = std::cell::RefCell::new(rest);
         self.read(|moment| {
             let at = if revision.0 == 0 { moment.revision } else { checked(revision.0, moment)? };
-            let hash = hash::digest(&self.core.index, &self.core.engine(), at, moment.floor);
+            let engine = self.core.engine();
+            let hash = hash::digest(&self.core.index, &engine, at, moment.floor, &mut **rest.borrow_mut());
+            let hash = hash.unwrap_or_else(|error| engine.unreadable(&error));
             // A floor that moved meanwhile has changed what belongs to the digest.
             if self.core.index.read().floor() != moment.floor {
                 return Err(Failure::Overtaken);
@@ -146,6 +163,36 @@ impl Reader {
 
     fn count_ranges(&self, ranges: u64) {
         self.core.metrics.add(&Counts { ranges, txns: u64::from(ranges > 1), ..Counts::default() });
+    }
+
+    /// A digest of everything that is replicated: keys, leases, members, and what the cluster has agreed on.
+    ///
+    /// # Errors
+    /// `Compacted` when compaction overtakes it again and again.
+    pub fn hash(&self) -> Result<u32, StoreError> {
+        let mut crc = self.hash_kv(Revision(0))?.hash;
+        let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
+        for (lease, ttl_s) in self.leases() {
+            add(&lease.0.to_be_bytes());
+            add(&ttl_s.to_be_bytes());
+        }
+        for (_, member) in self.core.members.read().iter() {
+            add(&member.encode_to_vec());
+        }
+        add(&agreed::canonical(&self.core.agreed.read()));
+        Ok(crc)
+    }
+
+    /// Alarms, versions: what the cluster has agreed on beside the keys.
+    #[must_use]
+    pub fn agreed(&self) -> Agreed {
+        self.core.agreed.read().clone()
+    }
+
+    /// Wakes when that has changed.
+    #[must_use]
+    pub fn agreed_version(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.core.agreed_version.subscribe()
     }
 
     #[must_use]

@@ -54,7 +54,8 @@ pub(crate) fn slice(core: &Core, interval: &Interval, from: i64, newest: i64) ->
         Ok::<_, std::io::Error>(Step::Next)
     };
     let engine = core.engine();
-    engine.scan(Family::Records, &Stamp::first(from).to_bytes(), &mut visit).expect("the state database can be read");
+    let scanned = engine.scan(Family::Records, &Stamp::first(from).to_bytes(), &mut visit);
+    scanned.unwrap_or_else(|error| engine.unreadable(&error));
     // Compaction may have removed records while they were read; if it has come no further than `from`, it has not.
     let floor = core.index.read().floor();
     if from < floor {

@@ -36,9 +36,9 @@ pub enum SendError {
 
 /// A file of a checkpoint, by its path within it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Part {
-    path: String,
-    size: u64,
+pub(super) struct Part {
+    pub(super) path: String,
+    pub(super) size: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,10 +88,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-const CHUNK_HEADER: usize = 16;
+pub(super) const CHUNK_HEADER: usize = 16;
 
 /// `file u32 | crc u32 | offset u64 | bytes`
-fn read_chunk(file: &File, number: u32, offset: u64, length: usize) -> io::Result<Bytes> {
+pub(super) fn read_chunk(file: &File, number: u32, offset: u64, length: usize) -> io::Result<Bytes> {
     let mut chunk = BytesMut::with_capacity(CHUNK_HEADER + length);
     chunk.resize(CHUNK_HEADER + length, 0);
     file.read_exact_at(&mut chunk[CHUNK_HEADER..], offset)?;
@@ -103,7 +103,7 @@ fn read_chunk(file: &File, number: u32, offset: u64, length: usize) -> io::Resul
     Ok(chunk.freeze())
 }
 
-fn list(root: &Path) -> io::Result<Vec<Part>> {
+pub(super) fn list(root: &Path) -> io::Result<Vec<Part>> {
     let mut parts = Vec::new();
     let mut dirs = vec![root.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -124,10 +124,63 @@ fn list(root: &Path) -> io::Result<Vec<Part>> {
     Ok(parts)
 }
 
-struct Incoming {
+/// A checkpoint that is arriving.
+pub(super) struct Incoming {
     dir: CheckpointDir,
     files: Vec<(Part, File)>,
     received: u64,
+}
+
+impl Incoming {
+    /// Makes the files that are to be filled.
+    pub(super) fn begin(dir: CheckpointDir, parts: Vec<Part>) -> io::Result<Self> {
+        std::fs::create_dir_all(dir.path())?;
+        let mut files = Vec::with_capacity(parts.len());
+        for part in parts {
+            let path = within(dir.path(), &part.path)?;
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            let file = File::options().write(true).create_new(true).open(path)?;
+            files.push((part, file));
+        }
+        Ok(Self { dir, files, received: 0 })
+    }
+
+    /// Writes one piece, as [`read_chunk`] made it.
+    pub(super) fn chunk(&mut self, mut body: Bytes) -> io::Result<()> {
+        if body.len() < CHUNK_HEADER {
+            return Err(invalid("a piece without a header"));
+        }
+        let (number, crc, offset) = (body.get_u32_le() as usize, body.get_u32_le(), body.get_u64_le());
+        if crc32c::crc32c(&body) != crc {
+            return Err(invalid("a damaged piece"));
+        }
+        let (part, file) = self.files.get(number).ok_or_else(|| invalid("a piece of no file"))?;
+        if offset + body.len() as u64 > part.size {
+            return Err(invalid("a piece beyond its file"));
+        }
+        file.write_all_at(&body, offset)?;
+        self.received += body.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what arrived durable.
+    pub(super) fn finish(self) -> io::Result<CheckpointDir> {
+        let size: u64 = self.files.iter().map(|(part, _)| part.size).sum();
+        if self.received != size {
+            return Err(invalid("the end of an incomplete transfer"));
+        }
+        let mut dirs = std::collections::BTreeSet::from([self.dir.path().to_owned()]);
+        for (part, file) in &self.files {
+            file.sync_all()?;
+            dirs.extend(within(self.dir.path(), &part.path)?.parent().map(Path::to_owned));
+        }
+        for dir in dirs {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(self.dir)
+    }
 }
 
 /// Takes snapshots in; one from each member at a time.
@@ -155,18 +208,8 @@ impl Receiver {
     /// When the manifest cannot be followed.
     pub fn begin(&self, from: MemberId, body: &[u8]) -> io::Result<()> {
         let manifest: Manifest = codec::decode(body).map_err(io::Error::other)?;
-        let dir = self.checkpoints.incoming();
-        std::fs::create_dir_all(dir.path())?;
-        let mut files = Vec::with_capacity(manifest.parts.len());
-        for part in manifest.parts {
-            let path = within(dir.path(), &part.path)?;
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            let file = File::options().write(true).create_new(true).open(path)?;
-            files.push((part, file));
-        }
-        self.incoming.lock().insert(from, Incoming { dir, files, received: 0 });
+        let incoming = Incoming::begin(self.checkpoints.incoming(), manifest.parts)?;
+        self.incoming.lock().insert(from, incoming);
         Ok(())
     }
 
@@ -174,23 +217,9 @@ impl Receiver {
     ///
     /// # Errors
     /// When the piece is damaged or belongs to no transfer.
-    pub fn chunk(&self, from: MemberId, mut body: Bytes) -> io::Result<()> {
-        if body.len() < CHUNK_HEADER {
-            return Err(invalid("a piece without a header"));
-        }
-        let (number, crc, offset) = (body.get_u32_le() as usize, body.get_u32_le(), body.get_u64_le());
-        if crc32c::crc32c(&body) != crc {
-            return Err(invalid("a damaged piece"));
-        }
+    pub fn chunk(&self, from: MemberId, body: Bytes) -> io::Result<()> {
         let mut incoming = self.incoming.lock();
-        let transfer = incoming.get_mut(&from).ok_or_else(|| invalid("a piece of no transfer"))?;
-        let (part, file) = transfer.files.get(number).ok_or_else(|| invalid("a piece of no file"))?;
-        if offset + body.len() as u64 > part.size {
-            return Err(invalid("a piece beyond its file"));
-        }
-        file.write_all_at(&body, offset)?;
-        transfer.received += body.len() as u64;
-        Ok(())
+        incoming.get_mut(&from).ok_or_else(|| invalid("a piece of no transfer"))?.chunk(body)
     }
 
     /// Makes what arrived durable.
@@ -200,19 +229,7 @@ impl Receiver {
     pub fn end(&self, from: MemberId, body: &[u8]) -> io::Result<Received> {
         let End { vote, meta } = codec::decode(body).map_err(io::Error::other)?;
         let transfer = self.incoming.lock().remove(&from).ok_or_else(|| invalid("the end of no transfer"))?;
-        let size: u64 = transfer.files.iter().map(|(part, _)| part.size).sum();
-        if transfer.received != size {
-            return Err(invalid("the end of an incomplete transfer"));
-        }
-        let mut dirs = std::collections::BTreeSet::from([transfer.dir.path().to_owned()]);
-        for (part, file) in &transfer.files {
-            file.sync_all()?;
-            dirs.extend(within(transfer.dir.path(), &part.path)?.parent().map(Path::to_owned));
-        }
-        for dir in dirs {
-            File::open(dir)?.sync_all()?;
-        }
-        Ok(Received { vote, meta, dir: transfer.dir })
+        Ok(Received { vote, meta, dir: transfer.finish()? })
     }
 }
 
