@@ -172,6 +172,12 @@ pub const RESTORE_BUFFER_BYTES: usize = 16 << 20;
 pub const SNAPSHOT_BLOB_BYTES: usize = 32 << 10;
 /// Messages of a snapshot's stream that wait for the client; then its thread waits too.
 pub const SNAPSHOT_BLOBS_WAITING: usize = 8;
+/// The lease of a lock or a candidate that brings none, in seconds; nobody renews it. etcd's figure.
+pub const SESSION_TTL_S: i64 = 60;
+/// Keys in the first part of a streamed range; later ones hold as many as fit into the largest request. etcd's figure.
+pub const RANGE_PART_KEYS_FIRST: usize = 10;
+/// Keys in a part of a streamed range, however small they are.
+pub const RANGE_PART_KEYS_MAX: usize = 10_000;
 /// A TLS handshake, or the first byte that tells whether there will be one; then the connection is closed.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Versions that clients claim to be of, counted by themselves; further ones are counted together.

@@ -393,6 +393,11 @@ impl Member {
         tokio::task::spawn_blocking(copy).await.map_err(std::io::Error::other)?
     }
 
+    /// Returns when this member stops.
+    pub async fn stopped(&self) {
+        self.inner.stop.cancelled().await;
+    }
+
     /// Hands leadership over, flushes and stops.
     pub async fn shutdown(&self) {
         self.inner.shutdown().await;

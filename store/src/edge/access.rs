@@ -103,6 +103,11 @@ pub(crate) fn split<T>(request: Request<T>) -> (Sender, T) {
 }
 
 impl Sender {
+    /// A further request of the same sender.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        Request::from_parts(self.metadata.clone(), self.extensions.clone(), message)
+    }
+
     fn token(&self) -> Option<&str> {
         let value = self.metadata.get("token").or_else(|| self.metadata.get("authorization"))?;
         // What is no text is no token.

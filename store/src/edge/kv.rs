@@ -1,14 +1,12 @@
 //! The KV service.
 
-use std::pin::Pin;
-
-use futures::Stream;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::kv_server::Kv;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::access::split;
+use super::range_stream;
 use super::{Edge, response};
 use crate::auth::{AuthState, Caller};
 use crate::command::Command;
@@ -24,8 +22,6 @@ impl Edge {
         Ok(())
     }
 }
-
-type RangeParts = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Kv for Edge {
@@ -46,11 +42,12 @@ impl Kv for Edge {
         Ok(Response::new(answer))
     }
 
-    type RangeStreamStream = RangeParts;
+    type RangeStreamStream = range_stream::Parts;
 
-    /// Clients without an answer here fall back to `Range`.
-    async fn range_stream(&self, _: Request<pb::RangeRequest>) -> Result<Response<RangeParts>, Status> {
-        Err(Status::unimplemented("kontiki: RangeStream is not supported yet"))
+    async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<range_stream::Parts>, Status> {
+        self.require_leader(request.metadata())?;
+        let (sender, request) = split(request);
+        Ok(Response::new(range_stream::start(self.clone(), sender, request).await?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {

@@ -17,10 +17,6 @@ use crate::ids::{MemberId, Revision};
 use crate::maintenance::alarms::{self, Alarm};
 use crate::member::DowngradeRefusal;
 
-fn later(what: &str) -> Status {
-    Status::unimplemented(format!("kontiki: {what} is not supported yet"))
-}
-
 #[tonic::async_trait]
 impl Maintenance for Edge {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {

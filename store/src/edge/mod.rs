@@ -7,13 +7,17 @@
 pub mod access;
 mod auth;
 mod cluster;
+mod concurrency;
+mod election;
 mod gateway;
 mod health;
 mod http;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod version;
+mod range_stream;
 mod snapshot;
 mod metrics;
 #[cfg(test)]
@@ -29,8 +33,12 @@ use kontiki_api::etcdserverpb::kv_server::KvServer;
 use kontiki_api::etcdserverpb::lease_server::LeaseServer;
 use kontiki_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use kontiki_api::etcdserverpb::watch_server::WatchServer;
+use kontiki_api::v3electionpb::election_server::ElectionServer;
+use kontiki_api::v3lockpb::lock_server::LockServer;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::{HealthReporter, HealthService};
 
 use self::access::guard;
 use self::metrics::layer::Counting;
@@ -108,8 +116,17 @@ pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
         .add_service(guard(&edge, LeaseServer::new(edge.clone())))
         .add_service(guard(&edge, ClusterServer::new(edge.clone())))
         .add_service(guard(&edge, MaintenanceServer::new(edge.clone())))
-        .add_service(guard(&edge, AuthServer::new(edge.clone())));
+        .add_service(guard(&edge, AuthServer::new(edge.clone())))
+        .add_service(guard(&edge, LockServer::new(edge.clone())))
+        .add_service(guard(&edge, ElectionServer::new(edge.clone())))
+        .add_service(guard(&edge, health_service()));
     Routes::from(routes.into_axum_router().layer(counting))
+}
+
+/// `grpc.health.v1`: a member that answers is serving; what it can do is told by `/readyz`.
+fn health_service() -> HealthServer<impl Health> {
+    let reporter = HealthReporter::new();
+    HealthServer::new(HealthService::from_health_reporter(reporter))
 }
 
 impl Edge {
