@@ -93,9 +93,11 @@ impl Running {
         for address in &config.client_listen {
             listeners.push((*address, net::listen(*address).await?));
         }
-        let (name, id, cluster) = (config.member.name.clone(), config.member.id, config.member.cluster_id);
+        let name = config.member.name.clone();
         let member = Member::start(config.member).await.with_context(|| format!("member {name}"))?;
-        tracing::info!(name, member_id = %id, cluster_id = %cluster, "started the member");
+        // Not the configured ids: a member that joined has those of the cluster.
+        let status = member.status();
+        tracing::info!(name, member_id = %status.id, cluster_id = %status.cluster_id, "started the member");
         let stop = CancellationToken::new();
         let router = edge::router(member.clone(), EdgeConfig::default());
         let serving = listeners

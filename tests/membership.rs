@@ -104,7 +104,8 @@ async fn a_cluster_changes_under_load_and_loses_no_acknowledged_write() {
     let load = Load::start(WRITERS, vec![cluster.channel(0)]);
     load.await_progress(100).await;
     for _ in 0..2 {
-        let new = grow(&mut cluster, &Etcdctl::of(&cluster, &[0]), &[]);
+        let etcdctl = Etcdctl::of(&cluster, &[0]);
+        let new = grow(&mut cluster, &etcdctl, &[]);
         load.await_progress(100).await;
         cluster.await_ready(new).await;
         load.add(cluster.channel(new));
@@ -115,7 +116,8 @@ async fn a_cluster_changes_under_load_and_loses_no_acknowledged_write() {
     // The leader dies in the middle of a change, and comes back.
     let leader = cluster.leader().await;
     let survivors: Vec<usize> = (0..3).filter(|i| *i != leader).collect();
-    let fourth = grow(&mut cluster, &Etcdctl::of(&cluster, &survivors), &[]);
+    let etcdctl = Etcdctl::of(&cluster, &survivors);
+    let fourth = grow(&mut cluster, &etcdctl, &[]);
     cluster.kill(leader);
     load.await_progress(200).await;
     cluster.await_ready(fourth).await;
@@ -175,7 +177,9 @@ async fn a_learner_serves_little_until_it_is_promoted() {
     let url = cluster.peer_url(learner);
     let id = first.id(&url);
     first.refused(&["member", "add", "x", "--learner", "--peer-urls=http://127.0.0.1:1"], "too many learner members");
-    first.refused(&["member", "add", "x", &format!("--peer-urls={url}")], "etcdserver: Peer URLs already exists");
+    // Another URL as well: within a second, the same URLs would make the same id.
+    let taken = format!("--peer-urls=http://127.0.0.1:1,{url}");
+    first.refused(&["member", "add", "x", &taken], "etcdserver: Peer URLs already exists");
     let own = first.id(&cluster.peer_url(0));
     first.refused(&["member", "promote", &own], "etcdserver: can only promote a learner member");
     first.refused(&["member", "promote", "1234"], "etcdserver: member not found");
