@@ -177,7 +177,9 @@ async fn a_learner_serves_little_until_it_is_promoted() {
     let url = cluster.peer_url(learner);
     let id = first.id(&url);
     first.refused(&["member", "add", "x", "--learner", "--peer-urls=http://127.0.0.1:1"], "too many learner members");
-    first.refused(&["member", "add", "x", &format!("--peer-urls={url}")], "etcdserver: Peer URLs already exists");
+    // Another URL as well: within a second, the same URLs would make the same id.
+    let taken = format!("--peer-urls=http://127.0.0.1:1,{url}");
+    first.refused(&["member", "add", "x", &taken], "etcdserver: Peer URLs already exists");
     let own = first.id(&cluster.peer_url(0));
     first.refused(&["member", "promote", &own], "etcdserver: can only promote a learner member");
     first.refused(&["member", "promote", "1234"], "etcdserver: member not found");

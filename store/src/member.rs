@@ -144,6 +144,32 @@ pub struct MemberConfig {
     pub maintenance: MaintenanceOptions,
 }
 
+impl MemberConfig {
+    /// A member of a new cluster with everything else at its default.
+    #[must_use]
+    pub fn new(id: MemberId, cluster_id: ClusterId, data_dir: PathBuf, peers: BTreeMap<MemberId, Peer>) -> Self {
+        Self {
+            id,
+            cluster_id,
+            name: peers.get(&id).map_or_else(String::new, |peer| peer.name.clone()),
+            data_dir,
+            peers,
+            peer_listen: Vec::new(),
+            client_urls: Vec::new(),
+            timing: Timing::default(),
+            fsync: true,
+            tuning: Tuning::default(),
+            peer_tls: None,
+            existing: false,
+            force_new_cluster: false,
+            membership: MembershipOptions::default(),
+            warn_apply: limits::WARN_APPLY,
+            auth: AuthOptions::default(),
+            maintenance: MaintenanceOptions::default(),
+        }
+    }
+}
+
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

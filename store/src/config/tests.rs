@@ -249,18 +249,14 @@ fn what_etcd_corrects_is_corrected_with_a_warning() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_rather_than_ignored() {
-    let refused = |words: &str, initialised| refuse_text(&good(words), initialised);
-    assert!(refused("--initial-cluster-state existing", false).contains("joining an existing cluster"));
-    assert_eq!(refused("--initial-cluster-state existing", true), "");
-    assert!(refused("--force-new-cluster", true).contains("--force-new-cluster"));
-    let tls = "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://127.0.0.1:1 --auto-tls";
-    assert!(refused(tls, false).contains("TLS is not supported yet"));
-    assert_eq!(good("--initial-cluster-state existing").cluster.state, ClusterState::Existing);
-}
-
-fn refuse_text(settings: &StoreSettings, initialised: bool) -> String {
-    wiring::refuse_unsupported(settings, initialised).err().map_or_else(String::new, |error| error.to_string())
+fn members_listen_with_tls_or_without_but_not_both() {
+    let peers = |urls: &str| {
+        let words = format!("--peer-auto-tls --listen-peer-urls {urls}");
+        StoreConfig::new(&good(&words)).map(|config| config.member.peer_tls.is_some()).map_err(|error| error.to_string())
+    };
+    assert_eq!(peers("http://127.0.0.1:1"), Ok(false));
+    assert_eq!(peers("https://127.0.0.1:1"), Ok(true));
+    assert!(peers("http://127.0.0.1:1,https://127.0.0.1:2").unwrap_err().starts_with("--listen-peer-urls: "));
 }
 
 #[test]

@@ -9,12 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::{EdgeConfig, HttpConfig, grpc, http_router, metrics_router, router};
+use crate::io::serve::{ServeOptions, Socket};
+use crate::io::tls::Doorman;
 use crate::member::testing::{Alone, run, within};
 
 async fn serve(router: axum::Router) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    tokio::spawn(crate::io::serve::serve(listener, router, stop.clone()));
+    let (doorman, options) = (Doorman::plaintext(), ServeOptions::default());
+    tokio::spawn(crate::io::serve::serve(Socket::Tcp(listener), doorman, router, options, stop.clone()));
     (address, stop)
 }
 

@@ -162,8 +162,10 @@ impl Inner {
                 state.retired.entry(*id).or_insert(view.now);
             });
             let step = plan::next(&table, &view.raft, view.me, &view);
-            if step.is_some() && step != state.tried {
-                tracing::info!(?step, "changing raft's configuration");
+            if let Some(step) = &step
+                && state.tried.as_ref() != Some(step)
+            {
+                tracing::info!(%step, "changing raft's configuration");
             }
             state.tried.clone_from(&step);
             (step, plan::is_pending(&table, &view.raft))

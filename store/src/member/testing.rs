@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use super::{Member, MemberConfig, Peer, Timing};
+use super::{Member, MemberConfig, Peer};
 use crate::ids::{ClusterId, MemberId};
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -20,18 +20,11 @@ impl Alone {
         let dir = tempfile::tempdir().unwrap();
         let id = MemberId(1);
         let peer = Peer { name: "alone".to_owned(), peer_urls: vec!["http://127.0.0.1:1".to_owned()] };
+        // Nobody calls it.
         let config = MemberConfig {
-            id,
-            cluster_id: ClusterId(12),
-            name: peer.name.clone(),
-            data_dir: dir.path().to_owned(),
-            peers: BTreeMap::from([(id, peer)]),
-            // Nobody calls it.
-            peer_listen: Vec::new(),
             client_urls: vec!["http://127.0.0.1:2".to_owned()],
-            timing: Timing::default(),
             fsync: false,
-            warn_apply: crate::limits::WARN_APPLY,
+            ..MemberConfig::new(id, ClusterId(12), dir.path().to_owned(), BTreeMap::from([(id, peer)]))
         };
         let member = Member::start(config).await.unwrap();
         within(member.read_barrier()).await.unwrap();

@@ -5,6 +5,7 @@
 //! help the quorum; a leader that is to leave hands over; a voter-to-be gets its vote when it runs and holds the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use kontiki_api::etcdserverpb as pb;
 
@@ -56,6 +57,21 @@ pub enum Step {
     Promote(BTreeSet<MemberId>),
     /// Stop replicating to them.
     Dismiss(BTreeSet<MemberId>),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = |ids: &BTreeSet<MemberId>| ids.iter().map(MemberId::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Settle => write!(f, "finish the change that an earlier leader began"),
+            Self::Admit(id, urls) => write!(f, "replicate to {id} at {}", urls.join(", ")),
+            Self::Move(id, urls) => write!(f, "reach {id} at {}", urls.join(", ")),
+            Self::HandOver(ids) => write!(f, "hand leadership over to one of {}", all(ids)),
+            Self::Retire(ids) => write!(f, "take the votes of {}", all(ids)),
+            Self::Promote(ids) => write!(f, "give votes to {}", all(ids)),
+            Self::Dismiss(ids) => write!(f, "stop replicating to {}", all(ids)),
+        }
+    }
 }
 
 /// The next step of the leader `me`.

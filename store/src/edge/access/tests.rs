@@ -22,7 +22,9 @@ use crate::auth::{AuthCommand, AuthOptions};
 use crate::command::Command;
 use crate::edge::{self, EdgeConfig};
 use crate::ids::{ClusterId, MemberId};
-use crate::member::{Member, MemberConfig, Peer, Timing};
+use crate::io::serve::{ServeOptions, Socket, serve};
+use crate::io::tls::Doorman;
+use crate::member::{Member, MemberConfig, Peer};
 
 /// One RPC of the protobuf files.
 #[derive(Clone, Debug)]
@@ -133,24 +135,20 @@ impl Secured {
         let dir = tempfile::tempdir().unwrap();
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (peer, id) = (free(), MemberId(1));
+        let peers = [(id, Peer { name: "m1".to_owned(), peer_urls: vec![format!("http://{peer}")] })].into();
         let config = MemberConfig {
-            id,
-            cluster_id: ClusterId(0xc),
-            name: "m1".to_owned(),
-            data_dir: dir.path().to_owned(),
-            peers: [(id, Peer { name: "m1".to_owned(), peer_urls: vec![format!("http://{peer}")] })].into(),
             peer_listen: vec![peer],
-            client_urls: Vec::new(),
-            timing: Timing::default(),
             fsync: false,
             auth: AuthOptions { bcrypt_cost: 4, ..AuthOptions::default() },
+            ..MemberConfig::new(id, ClusterId(0xc), dir.path().to_owned(), peers)
         };
         let member = Member::start(config).await.unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = free();
+        let url = format!("http://{address}");
+        let socket = Socket::tcp(address, false).unwrap();
         let stop = CancellationToken::new();
         let router = edge::router(member.clone(), EdgeConfig::default());
-        tokio::spawn(crate::io::serve::serve(listener, router, stop.clone()));
+        tokio::spawn(serve(socket, Doorman::plaintext(), router, ServeOptions::default(), stop.clone()));
         let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
         let mut secured = Self { member, channel, tokens: BTreeMap::new(), stop, _dir: dir };
         secured.set_up().await;

@@ -86,7 +86,7 @@ impl Clients {
     /// Takes in where `member` is reached now; a connection that is open stays.
     pub fn refresh(&self, member: MemberId, address: &Address) {
         let peers = self.peers.lock();
-        for ((_, _), client) in peers.iter().filter(|((id, _), _)| *id == member) {
+        for (_, client) in peers.iter().filter(|((id, _), _)| *id == member) {
             client.urls.lock().clone_from(&address.peer_urls);
         }
     }
