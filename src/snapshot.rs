@@ -16,7 +16,9 @@ use kontiki_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use kontiki_store::bolt::status::{self, Status};
 use kontiki_store::bolt::{Db, trailer};
 use kontiki_store::config::Bootstrap;
+use kontiki_store::ids::MemberId;
 use kontiki_store::io::restore::{Restore, restore};
+use kontiki_store::member::{MemberConfig, Peer};
 
 use crate::{kubeconfig, net};
 
@@ -221,6 +223,36 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
     if arguments.mark_compacted != (arguments.bump_revision > 0) {
         bail!("--mark-compacted required if --bump-revision > 0");
     }
+    let member = member_of(arguments)?;
+    let added =
+        |(id, peer): (&MemberId, &Peer)| format!("added member {id} ({}) at {}", peer.name, peer.peer_urls.join(","));
+    let added: Vec<String> = member.peers.iter().map(added).collect();
+    let imported = restore(&Restore {
+        snapshot: arguments.file.clone(),
+        data_dir: member.data_dir.clone(),
+        wal_dir: arguments.wal_dir.clone(),
+        id: member.id,
+        cluster_id: member.cluster_id,
+        peers: member.peers,
+        skip_hash_check: arguments.skip_hash_check,
+        bump_revision: arguments.bump_revision.into(),
+        mark_compacted: arguments.mark_compacted,
+    })?;
+    added.iter().for_each(|line| println!("{line}"));
+    println!(
+        "restored {} records and {} leases at revision {} into {} (member {}, cluster {})",
+        imported.records,
+        imported.leases,
+        imported.revision,
+        member.data_dir.display(),
+        member.id,
+        member.cluster_id
+    );
+    Ok(())
+}
+
+/// The member that `kontiki store` will be when it is started with the same flags.
+fn member_of(arguments: &RestoreTo) -> Result<MemberConfig> {
     let data_dir = arguments.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", arguments.name)));
     let RestoreTo { name, initial_cluster, initial_cluster_token, initial_advertise_peer_urls, .. } = arguments.clone();
     let bootstrap = Bootstrap {
@@ -236,31 +268,7 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
         fsync: true,
     };
     // Nothing is listened on here, so no name needs an address.
-    let member = bootstrap.resolve(|_, port| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))]))?.member;
-    for (id, peer) in &member.peers {
-        println!("added member {id} ({}) at {}", peer.name, peer.peer_urls.join(","));
-    }
-    let imported = restore(&Restore {
-        snapshot: arguments.file.clone(),
-        data_dir: member.data_dir.clone(),
-        wal_dir: arguments.wal_dir.clone(),
-        id: member.id,
-        cluster_id: member.cluster_id,
-        peers: member.peers,
-        skip_hash_check: arguments.skip_hash_check,
-        bump_revision: arguments.bump_revision.into(),
-        mark_compacted: arguments.mark_compacted,
-    })?;
-    println!(
-        "restored {} records and {} leases at revision {} into {} (member {}, cluster {})",
-        imported.records,
-        imported.leases,
-        imported.revision,
-        member.data_dir.display(),
-        member.id,
-        member.cluster_id
-    );
-    Ok(())
+    Ok(bootstrap.resolve(|_, port| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))]))?.member)
 }
 
 #[cfg(test)]
