@@ -14,9 +14,11 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use kontiki_store::bolt::status::{self, Status};
 use kontiki_store::bolt::{Db, trailer};
-use kontiki_store::config::identity;
+use kontiki_store::config::identity::{self, Place};
 use kontiki_store::config::url::Url;
+use kontiki_store::ids::MemberId;
 use kontiki_store::io::restore::{Restore, restore};
+use kontiki_store::member::Peer;
 
 use crate::{kubeconfig, net};
 
@@ -222,13 +224,10 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
         bail!("--mark-compacted required if --bump-revision > 0");
     }
     let data_dir = arguments.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", arguments.name)));
-    let RestoreTo { name, initial_cluster, initial_cluster_token, initial_advertise_peer_urls, .. } = arguments.clone();
-    let advertised = Url::parse_list(&initial_advertise_peer_urls)
-        .map_err(|error| anyhow::anyhow!("--initial-advertise-peer-urls: {error}"))?;
-    let member = identity::place(&name, &advertised, &initial_cluster, &initial_cluster_token)?;
-    for (id, peer) in &member.peers {
-        println!("added member {id} ({}) at {}", peer.name, peer.peer_urls.join(","));
-    }
+    let member = member_of(arguments)?;
+    let added =
+        |(id, peer): (&MemberId, &Peer)| format!("added member {id} ({}) at {}", peer.name, peer.peer_urls.join(","));
+    let added: Vec<String> = member.peers.iter().map(added).collect();
     let imported = restore(&Restore {
         snapshot: arguments.file.clone(),
         data_dir: data_dir.clone(),
@@ -240,6 +239,7 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
         bump_revision: arguments.bump_revision.into(),
         mark_compacted: arguments.mark_compacted,
     })?;
+    added.iter().for_each(|line| println!("{line}"));
     println!(
         "restored {} records and {} leases at revision {} into {} (member {}, cluster {})",
         imported.records,
@@ -250,6 +250,14 @@ fn restore_to(arguments: &RestoreTo) -> Result<()> {
         member.cluster_id
     );
     Ok(())
+}
+
+/// The place in the new cluster that `kontiki store` will have when it is started with the same flags.
+fn member_of(arguments: &RestoreTo) -> Result<Place> {
+    let RestoreTo { name, initial_cluster, initial_cluster_token, initial_advertise_peer_urls, .. } = arguments;
+    let advertised = Url::parse_list(initial_advertise_peer_urls)
+        .map_err(|error| anyhow::anyhow!("--initial-advertise-peer-urls: {error}"))?;
+    Ok(identity::place(name, &advertised, initial_cluster, initial_cluster_token)?)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::io;
 
+mod auth;
 mod format;
 
 pub mod export;

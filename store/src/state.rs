@@ -9,7 +9,7 @@
 
 pub mod agreed;
 mod apply;
-mod auth;
+pub(crate) mod auth;
 pub mod check;
 mod compactor;
 pub(crate) mod core;

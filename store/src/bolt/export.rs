@@ -12,6 +12,7 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::KeyValue;
 use prost::Message;
 
+use super::auth;
 use super::schema::{self, AuthContents, Pair, StoredLease};
 use super::writer::{Layout, Writer};
 use crate::consensus::state_machine::Mark;
@@ -43,8 +44,9 @@ impl Export {
         let mark = Mark::decode(&applied)?;
         let compacted = core::read_compacted(&engine)?;
         let members = members(&engine, &mark)?;
+        let auth = auth::read(&engine)?;
         let term = mark.last.map_or(0, |id| id.leader_id.term);
-        Ok(Self { engine, revision, floor, compacted, applied, term, members, auth: AuthContents::default() })
+        Ok(Self { engine, revision, floor, compacted, applied, term, members, auth })
     }
 
     /// The revision that the file will be of.

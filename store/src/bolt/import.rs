@@ -11,7 +11,7 @@ use prost::Message;
 use rocksdb::WriteBatch;
 
 use super::schema::{self, AuthContents, StoredLease};
-use super::{BoltError, Db, Source, Value};
+use super::{BoltError, Db, Source, Value, auth};
 use crate::io::engine::{Engine, Family, Step};
 use crate::limits::IMPORT_BATCH_BYTES;
 use crate::mvcc::record::{self, Kind, Stamp};
@@ -167,13 +167,7 @@ impl<S: Source + ?Sized> Import<'_, S> {
         for bucket in [schema::AUTH, schema::AUTH_ROLES, schema::AUTH_USERS] {
             self.pairs(bucket, &mut |_, key, value| Ok(contents.take(bucket, key, value)?))?;
         }
-        // Going on without them would open to everybody what was closed.
-        match contents.enabled || !contents.users.is_empty() || !contents.roles.is_empty() {
-            true => Err(ImportError::Refused(
-                "the snapshot holds users or roles, which cannot be taken over yet: nothing was restored".to_owned(),
-            )),
-            false => Ok(()),
-        }
+        auth::put(self.engine, &mut self.batch, &contents)
     }
 
     fn write_if_full(&mut self) -> Result<(), ImportError> {

@@ -121,3 +121,60 @@ impl Write for Blobs<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bolt::Db;
+    use crate::bolt::status::status;
+    use crate::consensus::state_machine::Mark;
+    use crate::io::checkpoint::Checkpoints;
+    use crate::state::testing::Harness;
+
+    /// A state with about `bytes` of values, and a copy of it.
+    fn checkpoint(bytes: usize) -> (Harness, CheckpointDir) {
+        let mut harness = Harness::new();
+        for n in 0..bytes / 10_000 {
+            harness.put(&format!("key {n}"), &"x".repeat(10_000));
+        }
+        harness.state.commit(Mark::default().applied());
+        let dir = Checkpoints::open(harness.path("checkpoints")).unwrap().outgoing();
+        harness.state.checkpoint(dir.path()).unwrap();
+        (harness, dir)
+    }
+
+    #[test]
+    fn the_messages_are_etcds() {
+        let (harness, dir) = checkpoint(300_000);
+        let (sender, mut receiver) = mpsc::channel(1000);
+        send(&dir, &sender).unwrap();
+        drop(sender);
+        let messages: Vec<_> = std::iter::from_fn(|| receiver.blocking_recv()).map(Result::unwrap).collect();
+        let (trailer, data) = messages.split_last().unwrap();
+        let file: Vec<u8> = data.iter().flat_map(|message| message.blob.clone()).collect();
+        let mut sent = 0;
+        for message in data {
+            sent += message.blob.len();
+            assert_eq!(message.remaining_bytes, (file.len() - sent) as u64);
+            assert!(message.blob.len() == SNAPSHOT_BLOB_BYTES || message.remaining_bytes == 0);
+            assert!(message.header.is_none() && message.version == STORAGE_VERSION);
+        }
+        assert_eq!((&trailer.blob[..], trailer.remaining_bytes), (&Sha256::digest(&file)[..], 0));
+        assert_eq!((file.len() + trailer.blob.len()) % 512, 32);
+        assert_eq!(status(&Db::open(&file[..]).unwrap()).unwrap().revision, harness.revision());
+    }
+
+    #[test]
+    fn a_client_that_leaves_ends_the_work_and_leaves_nothing() {
+        let (_harness, dir) = checkpoint(2_000_000);
+        let path = dir.path().to_owned();
+        let (sender, mut receiver) = mpsc::channel(SNAPSHOT_BLOBS_WAITING);
+        let sending = std::thread::spawn(move || send(&dir, &sender).map_err(|error| error.to_string()));
+        // More than may wait: the sender is held up until it hears that nobody listens any more.
+        assert!(receiver.blocking_recv().unwrap().unwrap().remaining_bytes > 1_000_000);
+        assert!(path.exists());
+        drop(receiver);
+        assert!(sending.join().unwrap().is_err());
+        assert!(!path.exists());
+    }
+}

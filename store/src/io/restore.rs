@@ -83,6 +83,7 @@ pub fn restore(restore: &Restore) -> Result<Imported, RestoreError> {
         trailer::verify(&file)?;
     }
     let db = Db::open(&file)?;
+    let existed = data_dir.exists();
     let building = data_dir.join("member.restoring");
     DirBuilder::new().recursive(true).mode(0o700).create(&building).map_err(at(&building))?;
     let built = build(restore, &db, &building);
@@ -90,6 +91,9 @@ pub fn restore(restore: &Restore) -> Result<Imported, RestoreError> {
         // The error that led here is the one to tell.
         let _ = fs::remove_dir_all(&building);
         let _ = wal_dir.as_ref().map(fs::remove_dir_all);
+        if !existed {
+            let _ = fs::remove_dir(data_dir);
+        }
     }
     built
 }

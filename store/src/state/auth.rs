@@ -84,6 +84,54 @@ pub(super) fn load(engine: &Engine) -> Result<AuthState, OpenError> {
     Ok(state)
 }
 
+/// The state as etcd's own messages; none where nothing was ever set.
+pub(crate) fn messages(engine: &Engine) -> Result<Option<Messages>, OpenError> {
+    let damaged = |error: prost::DecodeError| OpenError::Damaged(format!("the auth state: {error}"));
+    let mut found = None;
+    let mut messages = Messages::default();
+    engine.scan(Family::Auth, b"", &mut |key, mut value| {
+        match key {
+            META if value.len() == 9 => {
+                messages.enabled = value.get_u8() != 0;
+                messages.revision = value.get_u64();
+                found = Some(());
+            }
+            [USER, ..] => messages.users.push(authpb::User::decode(value).map_err(damaged)?),
+            [ROLE, ..] => messages.roles.push(authpb::Role::decode(value).map_err(damaged)?),
+            _ => return Err(OpenError::Damaged("an unknown record of the auth state".to_owned())),
+        }
+        Ok(Step::Next)
+    })?;
+    Ok(found.map(|()| messages))
+}
+
+/// Stores a whole state.
+///
+/// # Errors
+/// When a name is not text: what is stored could not be read back.
+pub(crate) fn put_messages(engine: &Engine, batch: &mut WriteBatch, messages: &Messages) -> Result<(), OpenError> {
+    for user in &messages.users {
+        engine.put(batch, Family::Auth, &key(USER, &text(&user.name)?), &user.encode_to_vec());
+    }
+    for role in &messages.roles {
+        engine.put(batch, Family::Auth, &key(ROLE, &text(&role.name)?), &role.encode_to_vec());
+    }
+    let mut meta = BytesMut::with_capacity(9);
+    meta.put_u8(messages.enabled.into());
+    meta.put_u64(messages.revision);
+    engine.put(batch, Family::Auth, META, &meta);
+    Ok(())
+}
+
+/// A whole auth state as it leaves or enters through a snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Messages {
+    pub(crate) enabled: bool,
+    pub(crate) revision: u64,
+    pub(crate) roles: Vec<authpb::Role>,
+    pub(crate) users: Vec<authpb::User>,
+}
+
 fn text(bytes: &[u8]) -> Result<String, OpenError> {
     String::from_utf8(bytes.to_vec()).map_err(|error| OpenError::Damaged(format!("a user or role: {error}")))
 }
