@@ -68,9 +68,9 @@ async fn every_member_serves_json_health_and_metrics_beside_grpc() {
         let (status, put) = text(url, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
         let revision = format!("\"revision\":\"{}\"", i + 2);
         assert!(status == 200 && put.starts_with("{\"header\":{\"cluster_id\":\"") && put.contains(&revision), "{put}");
-        let read =
-            KvClient::new(cluster.channel(i)).range(pb::RangeRequest { key: "foo".into(), ..Default::default() });
-        assert_eq!(read.await.unwrap().into_inner().kvs[0].value, "bar");
+        let mut kv = KvClient::new(cluster.channel(i));
+        let read = kv.range(pb::RangeRequest { key: "foo".into(), ..Default::default() }).await;
+        assert_eq!(read.unwrap().into_inner().kvs[0].value, "bar");
         let (_, read) = text(url, "/v3/kv/range", r#"{"key":"Zm9v"}"#).await;
         assert!(read.ends_with("\"value\":\"YmFy\"}],\"count\":\"1\"}"), "{read}");
         assert_eq!(text(url, "/health", "").await, (200, r#"{"health":"true","reason":""}"#.to_owned()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::notice::Level;
-use super::settings::{AutoCompaction, ClusterState};
+use super::settings::AutoCompaction;
 use super::url::strings;
 use super::*;
 
