@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
+#[path = "runtime/limits.rs"]
+mod limits;
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kontiki_node_agent::runtime::plan::{CgroupLimits, Mount, MountSource, Propagation, TerminationLog, UserPlan};
+use kontiki_node_agent::runtime::plan::{Mount, MountSource, Propagation, TerminationLog, UserPlan};
 use kontiki_node_agent::runtime::{ContainerState, Runtime, RuntimeEvent, Stage, lookup_user};
-use support::{Node, on_a_node, sandbox, wait_until};
+use support::{Node, hierarchies, on_a_node, sandbox, wait_until};
 
 #[test]
 fn a_command_runs_and_its_output_and_exit_code_are_kept() {
@@ -142,20 +144,6 @@ fn volumes_are_mounted_and_stay_inside() {
         plan.mounts =
             vec![Mount { destination: "/x".into(), source, read_only: false, propagation: Propagation::Private }];
         assert_eq!(node.runtime.start_container("p6", plan).await.unwrap_err().stage, Stage::Mount);
-    });
-}
-
-#[test]
-fn want_of_memory_is_told() {
-    on_a_node(|mut node| async move {
-        if node.runtime.warnings().iter().any(|warning| warning.contains("memory")) {
-            eprintln!("no memory controller here: nothing to test");
-            return;
-        }
-        let mut plan = node.container("p7", &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]);
-        plan.limits = CgroupLimits { memory_bytes: Some(16 << 20), ..CgroupLimits::default() };
-        let (exit, _) = node.run("p7", plan).await;
-        assert!(exit.oom && exit.code == 137, "{exit:?}");
     });
 }
 
@@ -338,14 +326,13 @@ impl Traces {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let own = node.config.run_dir.to_string_lossy().into_owned();
         let count = |path: PathBuf| std::fs::read_dir(path).map(Iterator::count).unwrap_or(0);
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
         let pods_in = |root: PathBuf| {
             let pods = std::fs::read_dir(root.join(&node.config.cgroup_parent).join("kubepods/besteffort"));
             pods.into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()).count()
         };
         Self {
             mounts: mountinfo.lines().filter(|line| line.contains(&own) || line.contains("kontiki-runtime")).count(),
-            cgroups: hierarchies.map(|entry| pods_in(entry.path())).sum(),
+            cgroups: hierarchies().into_iter().map(pods_in).sum(),
             pods: count(node.config.run_dir.join("pods")),
             ports: count(PathBuf::from(format!("/sys/class/net/{}/brif", node.config.bridge))),
         }

@@ -3,13 +3,14 @@
 use std::process::Command;
 
 use crate::process::{Failure, cargo, on_path, path_with_tools, run, step, timed};
-use crate::{setup, suites};
+use crate::{setup, suites, vm};
 
 /// The version of cargo-deny that is known to read deny.toml.
 const CARGO_DENY_VERSION: &str = "^0.20";
 
 pub fn run_all() -> Result<(), Failure> {
     setup::ensure(setup::ALL)?;
+    setup::ensure(setup::VM)?;
     timed("format", cargo("fmt").args(["--all", "--check"]))?;
     timed("lints", cargo("clippy").args(["--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     timed(
@@ -19,8 +20,12 @@ pub fn run_all() -> Result<(), Failure> {
             .env("RUSTDOCFLAGS", "--deny warnings"),
     )?;
     deny()?;
-    tests(&[])
+    tests(&[])?;
+    vm::test_where_possible()
 }
+
+/// Everything but the program, whose suites are run by themselves.
+pub const LIBRARIES: &[&str] = &["--workspace", "--exclude", "kontiki"];
 
 /// Every test. The suites that start clusters run one at a time: they measure time, and two cores are few.
 pub fn tests(rest: &[String]) -> Result<(), Failure> {
@@ -28,7 +33,7 @@ pub fn tests(rest: &[String]) -> Result<(), Failure> {
     if !rest.is_empty() {
         return timed("tests", cargo("test").args(rest).envs(clients));
     }
-    timed("tests of the libraries", cargo("test").args(["--workspace", "--exclude", "kontiki"]))?;
+    timed("tests of the libraries", cargo("test").args(LIBRARIES))?;
     timed(
         "tests of the program with real clients",
         cargo("test").args(["--package", "kontiki", "--", "--test-threads=1"]).envs(clients),

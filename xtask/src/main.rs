@@ -8,6 +8,7 @@ mod rootfs;
 mod schema_table;
 mod setup;
 mod suites;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,8 @@ cargo xtask <command>
 
   demo     set up what is missing, build, and show the whole path of a command through a three-server cluster
   test     set up what is missing, run every test; further arguments go to `cargo test` (a package, a filter)
-  ci       what CI runs: format, lints, documentation, licences, tests
+  vm-test  run the node agent's tests on Debian 12's own kernel, in a virtual machine; further arguments go to the tests
+  ci       what CI runs: format, lints, documentation, licences, tests, vm-test
   bench    run the criterion benchmarks; further arguments go to `cargo bench`
   schema-table  rewrite control/src/schema/table.txt from the sources of k8s-openapi and k8s-pb
   setup    only install what the build and the tests need
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "demo" => demo(&rest),
         "test" => test(&rest),
+        "vm-test" => vm::test(&rest),
         "ci" => ci::run_all(),
         "bench" => setup::ensure(setup::BUILD).and_then(|()| run(cargo("bench").args(&rest))),
         "schema-table" => schema_table::generate(),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// What went wrong, as a sentence.
@@ -31,6 +31,20 @@ pub fn run(command: &mut Command) -> Result<(), Failure> {
     let line = line(command);
     let status = command.status().map_err(|error| Failure::new(format!("cannot run {line}: {error}")))?;
     if status.success() { Ok(()) } else { Err(Failure::new(format!("{line}: {status}"))) }
+}
+
+/// Runs to the end and gives its output; what it complains goes to the terminal.
+pub fn output(command: &mut Command) -> Result<String, Failure> {
+    let line = line(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::new(format!("cannot run {line}: {error}")))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(Failure::new(format!("{line}: {}", output.status))),
+    }
 }
 
 /// Like [`run`], and says how long it took.

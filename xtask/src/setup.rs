@@ -47,6 +47,18 @@ const BUSYBOX: Need = Need {
     present: || Path::new("/bin/busybox").is_file(),
     unpack_only: false,
 };
+const QEMU: Need = Need {
+    what: "qemu (a virtual machine with Debian 12's kernel)",
+    package: "qemu-system-x86",
+    present: || on_path("qemu-system-x86_64").is_some(),
+    unpack_only: false,
+};
+const MKE2FS: Need = Need {
+    what: "mke2fs (the virtual machine's disk)",
+    package: "e2fsprogs",
+    present: || Path::new("/sbin/mke2fs").is_file(),
+    unpack_only: false,
+};
 
 const PROTOC: Need = Need {
     what: "protoc (builds the test suite of the etcd-client crate)",
@@ -73,6 +85,8 @@ pub const BUILD: &[&[Need]] = &[COMPILERS];
 pub const DEMO: &[&[Need]] = &[COMPILERS, &[KUBECTL, DEBOOTSTRAP]];
 /// To build and run every test.
 pub const ALL: &[&[Need]] = &[COMPILERS, &[KUBECTL, ETCDCTL, ETCD, BUSYBOX, PROTOC, PROTOC_TYPES, PYTHON]];
+/// To run the node agent's tests in a virtual machine.
+pub const VM: &[&[Need]] = &[COMPILERS, &[BUSYBOX, QEMU, MKE2FS]];
 
 /// Installs what is missing of `needs`.
 pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
@@ -97,7 +111,8 @@ pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
         run(apt_get().args(["--quiet", "--yes", "--no-install-recommends", "install"]).args(&install))?;
     }
     for package in unpack {
-        unpack_package(package)?;
+        let root: PathBuf = tools().ancestors().nth(2).expect("tools ends in usr/bin").to_owned();
+        unpack_package(package, &root)?;
     }
     match missing.iter().find(|need| !(need.present)()) {
         None => Ok(()),
@@ -105,10 +120,19 @@ pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
     }
 }
 
-fn unpack_package(package: &str) -> Result<(), Failure> {
+/// Asks the package sources what they have, where that is allowed; anybody may download what was known already.
+pub fn update_package_lists() -> Result<(), Failure> {
+    match on_path("apt-get") {
+        None => Err(Failure::new("this machine has no apt-get")),
+        Some(_) if is_root() => run(apt_get().args(["--quiet", "update"])),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Downloads a package and unpacks it below `root`, without installing it.
+pub fn unpack_package(package: &str, root: &Path) -> Result<(), Failure> {
     let downloads = cache().join("packages");
-    let root: PathBuf = tools().ancestors().nth(2).expect("tools ends in usr/bin").to_owned();
-    for dir in [&downloads, &root] {
+    for dir in [downloads.as_path(), root] {
         std::fs::create_dir_all(dir).map_err(|e| Failure::new(format!("cannot create {}: {e}", dir.display())))?;
     }
     run(apt_get().current_dir(&downloads).args(["--quiet", "download", package]))?;
@@ -118,7 +142,7 @@ fn unpack_package(package: &str) -> Result<(), Failure> {
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
         .ok_or_else(|| Failure::new(format!("apt-get download {package} left no file")))?;
-    run(Command::new("dpkg").arg("-x").arg(&file).arg(&root))
+    run(Command::new("dpkg").arg("-x").arg(&file).arg(root))
 }
 
 fn apt_get() -> Command {

@@ -37,7 +37,7 @@ pub(super) fn launch(
     cgroup: &Path,
 ) -> Result<Launched, StartError> {
     let warnings = driver
-        .create(cgroup, &plan.limits)
+        .create_container(cgroup, &plan.limits)
         .map_err(|error| StartError::io(Stage::Cgroup, "cannot make the cgroup", &error))?;
     let result = launch_in(proof, plan, sandbox, driver, cgroup).map(|launched| Launched { warnings, ..launched });
     if result.is_err() {

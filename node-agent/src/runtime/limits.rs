@@ -40,3 +40,7 @@ pub(crate) const SHIM_EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a shim whose socket has closed may take to be dead before another agent is thought to have it.
 pub(crate) const SHIM_DEATH_DELAY: Duration = Duration::from_secs(2);
+
+/// What `mount(2)` reads of its options: a page, with the NUL at its end. More is refused, because the kernel would cut it
+/// and mount something else.
+pub(crate) const MOUNT_OPTIONS_SIZE_MAX: usize = 4095;

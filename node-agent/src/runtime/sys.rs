@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -132,6 +133,16 @@ pub(super) fn unshare(_proof: &SingleThreaded, flags: UnshareFlags) -> io::Resul
 pub(super) fn unshare_cgroup() -> io::Result<()> {
     // SAFETY: unsafe only for CLONE_FILES.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
+}
+
+/// A mount namespace for the calling thread alone, a copy of its own from which nothing reaches the node. It ends with the
+/// thread, which must do nothing else afterwards.
+pub(super) fn unshare_mounts_of_thread() -> io::Result<()> {
+    // SAFETY: unsafe only for CLONE_FILES.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, recursive: true, ..MountAttributes::default() };
+    set_mount_attributes(root.as_fd(), c"", private)
 }
 
 /// What [`set_mount_attributes`] changes on a mount.

@@ -34,8 +34,12 @@ pub enum UserError {
 
 /// Resolves `spec` (empty is root) in the image made of `layers`, lowest first. Blocks on the disk for about 1 ms.
 pub fn lookup_user(layers: &[PathBuf], spec: &str) -> Result<User, UserError> {
-    let passwd = read_in_layers(layers, "etc/passwd").map_err(|source| UserError::Io { file: "etc/passwd", source })?;
-    let group = read_in_layers(layers, "etc/group").map_err(|source| UserError::Io { file: "etc/group", source })?;
+    let root = open_merged(layers).map_err(|source| UserError::Io { file: "layers", source })?;
+    let read = |file: &'static str| match &root {
+        Some(root) => read_below(root.as_fd(), file).map_err(|source| UserError::Io { file, source }),
+        None => Ok(None),
+    };
+    let (passwd, group) = (read("etc/passwd")?.unwrap_or_default(), read("etc/group")?.unwrap_or_default());
     resolve(&passwd, &group, spec)
 }
 
@@ -45,15 +49,6 @@ pub(super) fn home_of(root: BorrowedFd<'_>, uid: u32) -> String {
     let uid = uid.to_string();
     let entry = passwd.lines().filter_map(PasswdEntry::parse).find(|entry| entry.matches(&uid));
     entry.map_or("/", |entry| entry.home).to_owned()
-}
-
-fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
-    for root in open_layers(layers)? {
-        if let Some(content) = read_below(root.as_fd(), path)? {
-            return Ok(content);
-        }
-    }
-    Ok(String::new())
 }
 
 fn read_below(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<String>> {
@@ -76,19 +71,17 @@ fn read_small(file: std::fs::File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// One root with all layers merged; on kernels that cannot mount that without a path (before 6.7) the single layers,
-/// topmost first, which differ only where a link leads from one layer into another.
-fn open_layers(layers: &[PathBuf]) -> io::Result<Vec<OwnedFd>> {
-    if layers.len() > 1
-        && let Ok(merged) = overlay::mount_read_only(layers)
-    {
-        return Ok(vec![merged]);
+/// One root with all layers merged; `None` for an image of no layers.
+fn open_merged(layers: &[PathBuf]) -> io::Result<Option<OwnedFd>> {
+    match layers {
+        [] => Ok(None),
+        // Nothing to merge with, and overlayfs refuses it.
+        [layer] => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(Some(rustix::fs::open(layer, flags, Mode::empty())?))
+        }
+        layers => overlay::mount_read_only(layers).map(Some),
     }
-    let open = |layer: &PathBuf| {
-        rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(io::Error::from)
-    };
-    layers.iter().rev().map(open).collect()
 }
 
 /// The decision, apart from the files.
@@ -174,6 +167,24 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:www:/var/www:/bin/false\nbroken\n";
     const GROUP: &str = "root:x:0:\nweb:x:34:\nlogs:x:40:root,web\nextra:x:41:web\n";
+
+    #[test]
+    fn users_are_those_of_the_merged_layers() {
+        let directory = tempfile::tempdir().unwrap();
+        let layers: Vec<PathBuf> = ["low", "top"].iter().map(|name| directory.path().join(name)).collect();
+        for layer in &layers {
+            std::fs::create_dir_all(layer.join("etc")).unwrap();
+        }
+        // A link in one layer to a file of the other, and a file that the upper layer takes away.
+        std::fs::write(layers[0].join("etc/real"), PASSWD).unwrap();
+        std::os::unix::fs::symlink("/etc/real", layers[1].join("etc/passwd")).unwrap();
+        std::fs::write(layers[0].join("etc/group"), GROUP).unwrap();
+        let removed = layers[1].join("etc/group");
+        rustix::fs::mknodat(rustix::fs::CWD, removed, rustix::fs::FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        let user = lookup_user(&layers, "web").unwrap();
+        assert_eq!((user.uid, user.gid, user.groups), (33, 34, Vec::new()));
+        assert!(matches!(lookup_user(&layers, "web:logs"), Err(UserError::UnknownGroup(name)) if name == "logs"));
+    }
 
     fn check(spec: &str, uid: u32, gid: u32, groups: &[u32], home: Option<&str>) {
         let user = resolve(PASSWD, GROUP, spec).unwrap();

@@ -56,12 +56,30 @@ where
 }
 
 async fn clean_up(config: RuntimeConfig) {
+    let parent = config.cgroup_parent.clone();
     let runtime = Runtime::open(config).await.unwrap();
     // The bridge is known by its name alone; the network need not be set up again to be torn down.
     for pod in runtime.recover().await.unwrap() {
         runtime.remove_sandbox(&pod.plan.pod_uid).await.unwrap();
     }
     runtime.tear_down().await.unwrap();
+    for hierarchy in hierarchies() {
+        assert!(!hierarchy.join(&parent).exists(), "cgroups are left in {}", hierarchy.display());
+    }
+}
+
+/// Roots of all cgroup hierarchies: one on a machine with v2 alone.
+pub(crate) fn hierarchies() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    match is_unified() {
+        true => vec![root],
+        false => std::fs::read_dir(root).unwrap().flatten().map(|entry| entry.path()).collect(),
+    }
+}
+
+/// Whether this machine has cgroup v2 alone.
+pub(crate) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn make_rootfs(root: &Path) {

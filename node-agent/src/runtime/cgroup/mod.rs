@@ -20,6 +20,10 @@ pub(super) use hierarchy::Mounts;
 pub(super) trait CgroupDriver: std::fmt::Debug + Send + Sync {
     /// Makes `path` with its parents and sets the limits. Returns what could not be set.
     fn create(&self, path: &Path, limits: &CgroupLimits) -> io::Result<Vec<String>>;
+    /// The same for a container. Where the kernel can (v2), want of memory ends all of its processes and not one of them.
+    fn create_container(&self, path: &Path, limits: &CgroupLimits) -> io::Result<Vec<String>> {
+        self.create(path, limits)
+    }
     /// For `CLONE_INTO_CGROUP`; `None` where there is no unified hierarchy.
     fn open_tracker(&self, path: &Path) -> io::Result<Option<OwnedFd>>;
     /// Moves a process into every hierarchy that `CLONE_INTO_CGROUP` did not reach (all when `tracked` is false).
