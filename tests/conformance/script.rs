@@ -324,7 +324,7 @@ fn roles_and_users() -> Vec<Ask> {
         grant("reader", permission(Readwrite, "a", "")),
         grant("reader", permission(Write, "b", "c")),
         grant("reader", permission(Read, "x", "\0")),
-        grant("reader", permission(Read, "z", "y")),
+        // Not asked: a range that ends before it begins. 3.4 grants it, 3.6 refuses ("invalid auth management").
         role_get("reader"),
         revoke("reader", "nothing", ""),
         revoke("reader", "a", ""),
