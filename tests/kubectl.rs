@@ -59,13 +59,13 @@ fn workloads(kubectl: &Kubectl, n: usize) {
         &["get", "nodes", "-o", "wide"],
         &["describe", "node", "node-1"],
         &["api-resources"],
+        &["explain", "pod.spec.containers.command"],
     ] {
         assert!(!run(arguments).is_empty(), "kubectl {}", arguments.join(" "));
     }
     if kubectl.minor() >= 23 {
-        // Older ones have no such verb, and read explanations from OpenAPI v2, which is not served yet.
+        // Older ones have neither the verb nor that condition.
         run(&["events"]);
-        run(&["explain", "pod.spec.containers.command"]);
         run(&["wait", "--for=jsonpath={.spec.replicas}=1", "rc/echo", "--timeout=60s"]);
     }
 

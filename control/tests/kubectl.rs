@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use support::{Cluster, kubectls, minor};
@@ -77,6 +78,36 @@ fn objects_are_applied_read_changed_and_deleted() {
     });
 }
 
+/// By the patch strategies of the OpenAPI document: an entry that was applied and is no longer is removed, one of somebody else
+/// stays.
+#[test]
+fn apply_merges_lists_by_their_keys() {
+    each(|cluster, kubectl, ns| {
+        let ok = |arguments: &[&str], stdin: &str| {
+            let mut all = vec!["-n", ns];
+            all.extend(arguments);
+            cluster.ok(kubectl, &all, stdin)
+        };
+        let two = RC.replace("containers: [", "containers: [{name: side, image: debian}, ").replace(
+            "{name: main, image: debian}",
+            "{name: main, image: debian, env: [{name: A, value: a}, {name: B, value: b}]}",
+        );
+        let one = two.replace("{name: side, image: debian}, ", "").replace(", {name: B, value: b}", "");
+        ok(&["apply", "-f", "-"], &two);
+        let third = r#"{"spec":{"template":{"spec":{"containers":[{"name":"third","image":"debian"}]}}}}"#;
+        ok(&["patch", "rc", "many", "-p", third], "");
+        let dry = ok(&["apply", "--dry-run=server", "-f", "-"], &one);
+        assert_eq!(dry, "replicationcontroller/many configured (server dry run)\n");
+        let containers = || ok(&["get", "rc", "many", "-o", "jsonpath={.spec.template.spec.containers[*].name}"], "");
+        assert_eq!(containers(), "third side main");
+        ok(&["apply", "-f", "-"], &one);
+        let names: BTreeSet<String> = containers().split(' ').map(str::to_owned).collect();
+        assert_eq!(names, BTreeSet::from(["main".to_owned(), "third".to_owned()]));
+        let path = "jsonpath={.spec.template.spec.containers[?(@.name=='main')].env[*].name}";
+        assert_eq!(ok(&["get", "rc", "many", "-o", path], ""), "A");
+    });
+}
+
 #[test]
 fn pods_and_what_is_around_them() {
     each(|cluster, kubectl, ns| {
@@ -92,7 +123,7 @@ fn pods_and_what_is_around_them() {
         assert!(ok(&["get", "pods", "-A", "--field-selector", "status.phase=Pending"], "").contains(ns));
         assert!(ok(&["describe", "pod", "one"], "").contains("Status:"));
         let status = r#"{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}"#;
-        // `--subresource` came with 1.24.
+        // Before 1.24 there is no `--subresource`.
         if minor(kubectl) >= 24 {
             ok(&["patch", "pod", "one", "--subresource", "status", "--type", "merge", "-p", status], "");
             watching.until("Running");
@@ -113,10 +144,8 @@ fn the_cluster_describes_itself() {
     each(|cluster, kubectl, ns| {
         assert!(cluster.ok(kubectl, &["api-resources"], "").contains("configmaps"));
         assert!(cluster.ok(kubectl, &["api-versions"], "").contains("batch/v1"));
-        // Older ones read explanations from OpenAPI v2, which is not served yet.
-        if minor(kubectl) >= 27 {
-            assert!(cluster.ok(kubectl, &["explain", "pod.spec.containers"], "").contains("image"));
-        }
+        assert!(cluster.ok(kubectl, &["explain", "pod.spec.containers"], "").contains("image"));
+        assert!(cluster.ok(kubectl, &["explain", "jobs", "--recursive"], "").contains("terminationGracePeriodSeconds"));
         assert!(
             cluster.ok(kubectl, &["get", "svc,ns,nodes,events", "-A", "--ignore-not-found"], "").contains("kubernetes")
         );
@@ -137,12 +166,16 @@ fn mistakes_are_told_in_kubernetes_words() {
             cluster.refused(kubectl, &all, stdin)
         };
         let unknown = POD.replace("spec:", "spec:\n  foo: bar");
-        // Older ones check fields themselves, from OpenAPI v2, and do not ask the server to be strict.
-        if minor(kubectl) >= 27 {
-            assert!(refused(&["create", "-f", "-"], &unknown).contains("unknown field \"spec.foo\""));
-        }
         let nameless = POD.replace("name: main, ", "");
-        assert!(refused(&["create", "-f", "-"], &nameless).contains("spec.containers[0].name: Required value"));
+        // Before 1.27 kubectl checks fields itself, from OpenAPI v2, and does not ask the server to be strict.
+        let (unknown_field, no_name) = if minor(kubectl) >= 27 {
+            ("unknown field \"spec.foo\"", "spec.containers[0].name: Required value")
+        } else {
+            ("unknown field \"foo\" in io.k8s.api.core.v1.PodSpec", "missing required field \"name\"")
+        };
+        assert!(refused(&["create", "-f", "-"], &unknown).contains(unknown_field));
+        assert!(refused(&["apply", "-f", "-"], &unknown).contains(unknown_field));
+        assert!(refused(&["create", "-f", "-"], &nameless).contains(no_name));
         assert!(refused(&["get", "pods", "--field-selector", "spec.x=y"], "").contains("field label not supported"));
         assert!(refused(&["delete", "namespace", "default"], "").contains("may not be deleted"));
         cluster.ok(kubectl, &["-n", ns, "create", "-f", "-"], CONFIG);

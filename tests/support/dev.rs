@@ -1,5 +1,6 @@
 //! `kontiki dev` as a child process, kubectl against it, and the small image that its pods run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
@@ -57,20 +58,20 @@ impl Dev {
         Kubectl { dev: self, program: client("kubectl"), home: self.dir.path().join("home") }
     }
 
-    /// Every kubectl version of this machine: the one on PATH and its `kubectl.1.NN` neighbours.
+    /// Every kubectl of this machine: those on PATH, each with its `kubectl.1.NN` neighbours.
     pub fn every_kubectl(&self) -> Vec<Kubectl<'_>> {
-        let found = client("kubectl");
-        let folder = fs::canonicalize(&found).unwrap().parent().unwrap().to_owned();
-        let mut programs: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kubectl.1."))
-            .collect();
-        programs.sort();
-        if programs.is_empty() {
-            programs.push(found);
+        let path = std::env::var_os("PATH").unwrap();
+        let mut programs = BTreeSet::new();
+        for found in std::env::split_paths(&path).filter_map(|folder| folder.join("kubectl").canonicalize().ok()) {
+            let versions: Vec<PathBuf> = fs::read_dir(found.parent().unwrap())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kubectl.1."))
+                .collect();
+            programs.extend(if versions.is_empty() { vec![found] } else { versions });
         }
-        let home = |program: &Path| self.dir.path().join(program.file_name().unwrap());
+        assert!(!programs.is_empty(), "kubectl must be installed: `cargo xtask setup`");
+        let home = |program: &Path| self.dir.path().join(program.display().to_string().replace('/', "_"));
         programs.into_iter().map(|program| Kubectl { dev: self, home: home(&program), program }).collect()
     }
 

@@ -10,7 +10,8 @@ pub struct Need {
     what: &'static str,
     package: &'static str,
     present: fn() -> bool,
-    /// Unpacked into the tools folder instead of installed: installing the package would start a service.
+    /// Unpacked into the tools folder instead of installed: installing the package would start a service, or take the place of
+    /// the machine's own program.
     unpack_only: bool,
 }
 
@@ -26,6 +27,18 @@ const KUBECTL: Need = Need {
     package: "kubernetes-client",
     present: || on_path("kubectl").is_some(),
     unpack_only: false,
+};
+/// kubectl 1.20 on Debian 12, beside a newer one: tests run every kubectl they find, and the oldest must not be lost where the
+/// machine has another. Where it cannot be installed, the others do.
+const DEBIANS_KUBECTL: Need = Need {
+    what: "Debian's kubectl (tests run old and new ones)",
+    package: "kubernetes-client",
+    present: || {
+        let package_is_installed = Path::new("/usr/share/doc/kubernetes-client").is_dir();
+        let other_must_do = !can_install() && on_path("kubectl").is_some();
+        tools().join("kubectl").is_file() || package_is_installed || other_must_do
+    },
+    unpack_only: true,
 };
 const DEBOOTSTRAP: Need = Need {
     what: "debootstrap (builds the debian image)",
@@ -84,7 +97,7 @@ pub const BUILD: &[&[Need]] = &[COMPILERS];
 /// To build and show the demonstration.
 pub const DEMO: &[&[Need]] = &[COMPILERS, &[KUBECTL, DEBOOTSTRAP]];
 /// To build and run every test.
-pub const ALL: &[&[Need]] = &[COMPILERS, &[KUBECTL, ETCDCTL, ETCD, BUSYBOX, PROTOC, PROTOC_TYPES, PYTHON]];
+pub const ALL: &[&[Need]] = &[COMPILERS, &[DEBIANS_KUBECTL, ETCDCTL, ETCD, BUSYBOX, PROTOC, PROTOC_TYPES, PYTHON]];
 /// To run the node agent's tests in a virtual machine.
 pub const VM: &[&[Need]] = &[COMPILERS, &[BUSYBOX, QEMU, MKE2FS]];
 
@@ -99,7 +112,7 @@ pub fn ensure(needs: &[&[Need]]) -> Result<(), Failure> {
     }
     let install: Vec<&str> = missing.iter().filter(|n| !n.unpack_only).map(|n| n.package).collect();
     let unpack: Vec<&str> = missing.iter().filter(|n| n.unpack_only).map(|n| n.package).collect();
-    if on_path("apt-get").is_none() || !is_root() {
+    if !can_install() {
         let all: Vec<&str> = missing.iter().map(|n| n.package).collect();
         return Err(Failure::new(format!(
             "these packages are missing; as root on Debian or Ubuntu: apt-get install {}",
@@ -151,8 +164,9 @@ fn apt_get() -> Command {
     command
 }
 
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+fn can_install() -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    is_root && on_path("apt-get").is_some()
 }
 
 /// Debian's Python has the module but not what it needs, unless the package is there.

@@ -1,5 +1,6 @@
 //! A real etcd, a control plane on it, and real kubectl against both.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ impl Cluster {
     /// Runs kubectl; each version has its own cache, as on the machines of different users.
     pub fn run(&self, kubectl: &Path, arguments: &[&str], stdin: &str) -> Output {
         use std::io::Write;
-        let cache = self.home.path().join(kubectl.file_name().expect("a file name"));
+        let cache = self.home.path().join(kubectl.display().to_string().replace('/', "_"));
         let mut child = Command::new(kubectl)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
@@ -212,20 +213,18 @@ pub fn minor(kubectl: &Path) -> u32 {
     minor.trim_end_matches('+').parse().expect("a number")
 }
 
-/// Every kubectl on this machine: the one on the PATH, or the versions beside what it links to.
+/// Every kubectl on this machine: those on the PATH, each with the versions that lie beside what it links to.
 pub fn kubectls() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").expect("a PATH");
-    let main = std::env::split_paths(&path)
-        .map(|directory| directory.join("kubectl"))
-        .find(|candidate| candidate.exists())
-        .expect("kubectl must be installed");
-    let real = main.canonicalize().expect("it exists");
-    let directory = real.parent().expect("a file has a directory");
-    let mut versions: Vec<PathBuf> = std::fs::read_dir(directory)
-        .expect("a readable directory")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.1.")))
-        .collect();
-    versions.sort();
-    if versions.is_empty() { vec![main] } else { versions }
+    let mut all = BTreeSet::new();
+    for found in std::env::split_paths(&path).filter_map(|folder| folder.join("kubectl").canonicalize().ok()) {
+        let versions: Vec<PathBuf> = std::fs::read_dir(found.parent().expect("a file has a folder"))
+            .expect("a readable folder")
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("kubectl.1.")))
+            .collect();
+        all.extend(if versions.is_empty() { vec![found] } else { versions });
+    }
+    assert!(!all.is_empty(), "kubectl must be installed: `cargo xtask setup`");
+    all.into_iter().collect()
 }

@@ -20,9 +20,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -34,7 +37,7 @@ use crate::io::api::Api;
 use crate::io::clock;
 use crate::io::pki::{ClusterPki, PkiError};
 use crate::registry::{User, kinds};
-use crate::schema::openapi::OpenApi;
+use crate::schema::openapi::{Encoding, OpenApi, Which};
 use crate::status::ApiError;
 use route::{Route, route, verb};
 
@@ -167,7 +170,7 @@ impl HttpServer {
             Route::Health => Ok(self.health(call)),
             Route::Version => plain(version()),
             Route::Root => plain(json!({
-                "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"],
+                "paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"],
             })),
             Route::CoreVersions => Ok(match negotiate::aggregated(&call.headers) {
                 Some(version) => aggregated(version, true),
@@ -184,14 +187,17 @@ impl HttpServer {
             Route::Resources { group, version } => {
                 plain(discovery::resource_list(&group, &version).ok_or_else(missing)?)
             }
-            // kubectl before 1.29 needs an answer here and is content with an empty document. It asks for `…v2@v1.0…`, which
-            // Go's parser refuses in an answer.
             Route::OpenApiV2 => {
-                let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
-                Ok(respond::bytes(StatusCode::OK, kind, bytes::Bytes::new()))
+                let encoding = negotiate::openapi_v2(&call.headers)?;
+                let content_type = match encoding {
+                    Encoding::Json => "application/json",
+                    // kubectl asks for `…v2@v1.0…`, which Go's parser refuses in an answer.
+                    Encoding::Protobuf => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+                };
+                self.openapi(call, Which::V2(encoding), content_type).await
             }
             Route::OpenApiIndex => plain(self.inner.openapi.index()),
-            Route::OpenApi(path) => self.openapi(call, path).await,
+            Route::OpenApi(path) => self.openapi(call, Which::V3(path), "application/json").await,
             Route::Unknown | Route::Resource(_) => Ok(respond::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         }
     }
@@ -207,26 +213,33 @@ impl HttpServer {
         }
     }
 
-    async fn openapi(&self, call: &Call, path: String) -> Answer {
+    async fn openapi(&self, call: &Call, which: Which, content_type: &'static str) -> Answer {
         let server = self.clone();
         // Building a document takes tens of milliseconds the first time.
-        let document = tokio::task::spawn_blocking(move || server.inner.openapi.document(&path))
+        let document = tokio::task::spawn_blocking(move || server.inner.openapi.document(&which))
             .await
             .map_err(ApiError::internal)?;
         let document = document
             .ok_or_else(|| ApiError::new(404, "NotFound", "the server could not find the requested resource"))?;
-        let zipped =
-            call.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
-        let body = if zipped { document.gzip.clone() } else { document.json() };
-        let mut response = respond::bytes(StatusCode::OK, HeaderValue::from_static("application/json"), body);
-        if zipped {
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let header = |name| call.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let zipped = header(ACCEPT_ENCODING).contains("gzip");
+        let known = header(IF_NONE_MATCH).contains(&document.etag);
+        let (code, body) = match (known, zipped) {
+            (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),
+            (false, true) => (StatusCode::OK, document.gzip.clone()),
+            (false, false) => (StatusCode::OK, document.plain()),
+        };
+        let mut response = respond::bytes(code, HeaderValue::from_static(content_type), body);
+        let headers = response.headers_mut();
+        if zipped && !known {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
         if let Ok(etag) = HeaderValue::from_str(&document.etag) {
-            response.headers_mut().insert(ETAG, etag);
+            headers.insert(ETAG, etag);
         }
         if call.query.param("hash").is_some() {
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         }
         Ok(response)
     }

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
 use crate::engine::table::Include;
+use crate::schema::openapi;
 use crate::status::ApiError;
 
 /// The form of an answer.
@@ -78,6 +79,29 @@ pub fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
+/// The form in which the OpenAPI v2 document is wanted. kubectl asks for protobuf alone, under the name that kube-apiserver gave
+/// it first (before 1.10: after gnostic) or under the one that it gives now.
+///
+/// # Errors
+/// 406 when it cannot be served so.
+pub fn openapi_v2(headers: &HeaderMap) -> Result<openapi::Encoding, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    for clause in accept.split(',') {
+        match clause.split(';').next().unwrap_or_default().trim() {
+            "" | "*/*" | "application/*" | "application/json" => return Ok(openapi::Encoding::Json),
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+            | "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+            | "application/com.github.googleapis.gnostic.OpenAPIv2@68f4ded+protobuf" => {
+                return Ok(openapi::Encoding::Protobuf);
+            }
+            _ => {}
+        }
+    }
+    let why = "only the following media types are accepted: application/json, \
+               application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    Err(ApiError::new(406, "NotAcceptable", why))
+}
+
 /// The media type of a body without its parameters.
 #[must_use]
 pub fn media_type(headers: &HeaderMap) -> &str {
@@ -119,5 +143,10 @@ mod tests {
         let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
         assert_eq!(aggregated(&accept(discovery)), Some("v2"));
         assert_eq!(aggregated(&accept("application/json")), None);
+        let openapi = |text: &str| openapi_v2(&accept(text)).map_err(|e| e.code);
+        let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        assert_eq!(openapi(protobuf), Ok(openapi::Encoding::Protobuf));
+        assert_eq!(openapi("application/json, */*"), Ok(openapi::Encoding::Json));
+        assert_eq!(openapi("text/html"), Err(406));
     }
 }

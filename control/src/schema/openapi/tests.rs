@@ -8,7 +8,11 @@ fn documents() -> OpenApi {
 }
 
 fn parsed(documents: &OpenApi, path: &str) -> Value {
-    serde_json::from_slice(&documents.document(path).unwrap().json()).unwrap()
+    parsed_document(documents, &Which::V3(path.to_owned()))
+}
+
+fn parsed_document(documents: &OpenApi, which: &Which) -> Value {
+    serde_json::from_slice(&documents.document(which).unwrap().plain()).unwrap()
 }
 
 #[test]
@@ -18,10 +22,10 @@ fn the_index_leads_to_every_group_version() {
     for (path, entry) in index["paths"].as_object().unwrap() {
         let url = entry["serverRelativeURL"].as_str().unwrap();
         assert!(url.starts_with(&format!("/openapi/v3/{path}?hash=")), "{url}");
-        assert!(documents.document(path).is_some(), "{path}");
+        assert!(documents.document(&Which::V3(path.clone())).is_some(), "{path}");
     }
     assert!(index["paths"]["api/v1"].is_object());
-    assert!(documents.document("apis/unknown/v1").is_none());
+    assert!(documents.document(&Which::V3("apis/unknown/v1".into())).is_none());
 }
 
 /// The check of `kubectl apply --validate=strict`.
@@ -88,10 +92,85 @@ fn no_reference_leads_nowhere() {
 #[test]
 fn a_document_is_built_once_and_small() {
     let documents = documents();
-    let (first, second) = (documents.document("api/v1").unwrap(), documents.document("api/v1").unwrap());
+    let core = Which::V3("api/v1".into());
+    let (first, second) = (documents.document(&core).unwrap(), documents.document(&core).unwrap());
     assert_eq!(first.gzip.as_ptr(), second.gzip.as_ptr(), "the same bytes");
     assert_eq!(first.etag, second.etag);
     assert!(first.gzip.len() < 200_000, "{} bytes", first.gzip.len());
-    let again = OpenApi::new(registry::kinds()).document("api/v1").unwrap();
+    let again = OpenApi::new(registry::kinds()).document(&core).unwrap();
     assert_eq!(again.etag, first.etag, "another server serves the same document");
+    let everything = documents.document(&Which::V2(Encoding::Protobuf)).unwrap();
+    assert!(everything.gzip.len() < 200_000, "{} bytes", everything.gzip.len());
+}
+
+fn v2() -> Value {
+    parsed_document(&documents(), &Which::V2(Encoding::Json))
+}
+
+/// As kube-openapi's `ParseSchema` in kubectl before 1.27, which refuses the whole document for one schema it cannot read.
+#[test]
+fn kubectls_parser_takes_every_v2_schema() {
+    fn check(at: &str, schema: &Value, definitions: &Value) {
+        assert!(schema.get("allOf").is_none(), "{at}");
+        if let Some(reference) = schema.get("$ref") {
+            let name = reference.as_str().unwrap().strip_prefix("#/definitions/").unwrap();
+            assert!(definitions[name].is_object(), "{at}: {name} is missing");
+            assert!(schema.get("type").is_none() && schema.get("properties").is_none(), "{at}");
+            return;
+        }
+        match (schema.get("type").map(|t| t.as_str().unwrap()), schema.get("properties")) {
+            (Some("object") | None, Some(properties)) => {
+                for (name, property) in properties.as_object().unwrap() {
+                    check(&format!("{at}.{name}"), property, definitions);
+                }
+            }
+            (Some("object"), None) => {
+                if let Some(values) = schema.get("additionalProperties") {
+                    check(at, values, definitions);
+                }
+            }
+            (Some("array"), None) => check(at, &schema["items"], definitions),
+            (Some("string" | "number" | "integer" | "boolean") | None, None) => {}
+            (type_, _) => panic!("{at} is a {type_:?}"),
+        }
+    }
+    let document = v2();
+    for (name, schema) in document["definitions"].as_object().unwrap() {
+        check(name, schema, &document["definitions"]);
+    }
+}
+
+#[test]
+fn v2_definitions_say_what_kubectl_merges_and_explains_by() {
+    let document = v2();
+    let definitions = &document["definitions"];
+    for kind in registry::kinds() {
+        let gvk = json!([{"group": kind.group, "kind": kind.kind, "version": kind.version}]);
+        let mut all = definitions.as_object().unwrap().values();
+        assert!(all.any(|d| d["x-kubernetes-group-version-kind"] == gvk), "{}", kind.kind);
+    }
+    let spec = &definitions["io.k8s.api.core.v1.Pod"]["properties"]["spec"];
+    assert_eq!(spec["$ref"], "#/definitions/io.k8s.api.core.v1.PodSpec");
+    assert!(spec["description"].as_str().unwrap().starts_with("Specification of the desired behavior"));
+    let pod = &definitions["io.k8s.api.core.v1.PodSpec"]["properties"];
+    assert_eq!(pod["containers"]["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(pod["containers"]["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(pod["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    let port = &definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
+    assert_eq!((&port["type"], &port["format"]), (&json!("string"), &json!("int-or-string")));
+    let quantity = &definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!((&quantity["type"], quantity.get("format")), (&json!("string"), None));
+}
+
+/// What `kubectl --dry-run=server` looks for before 1.27.
+#[test]
+fn v2_paths_say_that_changes_can_be_rehearsed() {
+    let document = v2();
+    let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "", "kind": "Pod", "version": "v1"}));
+    let parameters = patch["parameters"].as_array().unwrap();
+    let dry_run = parameters.iter().find(|p| p["name"] == "dryRun").unwrap();
+    assert_eq!((&dry_run["in"], &dry_run["type"]), (&json!("query"), &json!("string")));
+    assert_eq!(parameters.last().unwrap()["in"], "body");
+    assert!(patch["consumes"].as_array().unwrap().contains(&json!("application/strategic-merge-patch+json")));
 }
