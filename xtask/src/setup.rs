@@ -165,8 +165,11 @@ fn apt_get() -> Command {
 }
 
 fn can_install() -> bool {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    is_root && on_path("apt-get").is_some()
+    is_root() && on_path("apt-get").is_some()
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
 }
 
 /// Debian's Python has the module but not what it needs, unless the package is there.
