@@ -273,6 +273,12 @@ fn a_member_takes_over_the_data_directory_of_a_stopped_etcd() {
     let etcd = cluster.start_etcd(dir.path()).pop().unwrap();
     write_history(&etcd);
     let contents = etcd.contents(0);
+    let file = dir.path().join("m0/member/snap/db");
+    let new_dir = dir.path().join("new");
+    let restore = ["snapshot", "restore", file.to_str().unwrap(), "--data-dir", new_dir.to_str().unwrap()];
+    let output = kontiki(&[&restore[..], &["--skip-hash-check"]].concat());
+    let error = text(&output.stderr);
+    assert!(error.contains("is in use: stop etcd first"), "{error}");
     assert!(cluster.processes[0].terminate(PATIENCE).success() || !cluster.processes[0].is_running());
     cluster.processes.clear();
 
@@ -283,9 +289,7 @@ fn a_member_takes_over_the_data_directory_of_a_stopped_etcd() {
     let error = text(&output.stderr);
     assert!(!output.status.success() && error.contains("kontiki snapshot restore"), "{error}");
 
-    let file = dir.path().join("m0/member/snap/db");
-    let new_dir = dir.path().join("new");
-    let output = kontiki(&["snapshot", "restore", file.to_str().unwrap(), "--data-dir", new_dir.to_str().unwrap()]);
+    let output = kontiki(&restore);
     let error = text(&output.stderr);
     assert_eq!(error, "kontiki: snapshot missing hash but --skip-hash-check=false\n");
     assert!(!new_dir.exists() || std::fs::read_dir(&new_dir).unwrap().next().is_none());

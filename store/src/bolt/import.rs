@@ -80,6 +80,9 @@ pub fn import<S: Source + ?Sized>(db: &Db<'_, S>, engine: &Engine, changes: &Cha
     Ok(imported)
 }
 
+/// What is called with the import, a key and a value.
+type VisitPair<'a, I> = dyn FnMut(&mut I, &[u8], &[u8]) -> Result<(), ImportError> + 'a;
+
 struct Import<'a, S: ?Sized> {
     db: &'a Db<'a, S>,
     engine: &'a Engine,
@@ -89,11 +92,7 @@ struct Import<'a, S: ?Sized> {
 
 impl<S: Source + ?Sized> Import<'_, S> {
     /// Visits the pairs of a bucket; false when there is no such bucket.
-    fn pairs(
-        &mut self,
-        bucket: &'static str,
-        visit: &mut dyn FnMut(&mut Self, &[u8], &[u8]) -> Result<(), ImportError>,
-    ) -> Result<bool, ImportError> {
+    fn pairs(&mut self, bucket: &'static str, visit: &mut VisitPair<'_, Self>) -> Result<bool, ImportError> {
         let Some(found) = self.db.bucket(&self.db.root(), bucket.as_bytes())? else { return Ok(false) };
         self.db.walk(&found, &mut |key, value| {
             if let Value::Plain(value) = value {

@@ -71,6 +71,9 @@ pub enum Value<'a> {
     Bucket(Bucket),
 }
 
+/// What a walk calls with each key.
+pub type Visit<'a, E> = dyn FnMut(&[u8], Value<'_>) -> Result<Step, E> + 'a;
+
 /// A leaf or branch page with everything that overflows from it.
 struct Page {
     id: u64,
@@ -130,11 +133,7 @@ impl<'a, S: Source + ?Sized> Db<'a, S> {
     ///
     /// # Errors
     /// When the file is damaged, or what `visit` fails with.
-    pub fn walk<E: From<BoltError>>(
-        &self,
-        bucket: &Bucket,
-        visit: &mut dyn FnMut(&[u8], Value<'_>) -> Result<Step, E>,
-    ) -> Result<(), E> {
+    pub fn walk<E: From<BoltError>>(&self, bucket: &Bucket, visit: &mut Visit<'_, E>) -> Result<(), E> {
         let first = match &bucket.0 {
             Root::Page(id) => self.page(*id)?,
             Root::Inline { parent, page } => Page::inline(*parent, page.clone())?,

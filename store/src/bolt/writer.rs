@@ -54,6 +54,7 @@ struct Pages<W> {
 }
 
 /// A bucket's tree while it grows.
+#[derive(Default)]
 struct Tree {
     leaf: Node,
     /// From the lowest branches up.
@@ -165,12 +166,6 @@ impl<W: Write> Writer<W> {
         let layout = Layout { root, pages: self.pages.next };
         assert!(self.expected.is_none_or(|expected| expected == layout), "both times the same keys are written");
         Ok((layout, self.pages.sink))
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Self {
-        Self { leaf: Node::default(), branches: Vec::new(), last_key: None, holds_buckets: false }
     }
 }
 

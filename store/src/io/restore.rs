@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use kontiki_api::etcdserverpb as pb;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::disk::LocalDisk;
 use super::engine::{self, Engine, EngineOptions};
@@ -54,6 +56,8 @@ pub enum RestoreError {
     DataDir(PathBuf),
     #[error("wal-dir {0:?} exists")]
     WalDir(PathBuf),
+    #[error("{path} is in use: stop etcd first, or save a snapshot from it", path = .0.display())]
+    InUse(PathBuf),
     #[error("{path}: {source}", path = .path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -79,6 +83,10 @@ pub fn restore(restore: &Restore) -> Result<Imported, RestoreError> {
         return Err(RestoreError::WalDir(dir.clone()));
     }
     let file = File::open(snapshot).map_err(at(snapshot))?;
+    // bbolt holds a lock on what it has open; a copy of that would be of no one moment.
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+        return Err(RestoreError::InUse(snapshot.clone()));
+    }
     if !restore.skip_hash_check {
         trailer::verify(&file)?;
     }
