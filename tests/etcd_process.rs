@@ -189,7 +189,10 @@ fn what_cannot_be_used_ends_with_one_and_says_why() {
         (&["--feature-gates", "Nonsense=true"], "unrecognized feature gate: Nonsense"),
         (&["--listen-metrics-urls", "https://127.0.0.1:1"], "must be provided for metrics secure url"),
         (&["--config-file", "/none"], "cannot read the configuration file /none"),
-        (&["--listen-peer-urls", "http://127.0.0.1:1,https://127.0.0.1:2", "--peer-auto-tls"], "with http or with https"),
+        (
+            &["--listen-peer-urls", "http://127.0.0.1:1,https://127.0.0.1:2", "--peer-auto-tls"],
+            "with http or with https",
+        ),
     ] {
         let output = place.run(words);
         let errors = text(&output.stderr);

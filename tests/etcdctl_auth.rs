@@ -95,7 +95,10 @@ fn as_root(etcdctl: &Etcdctl, member: usize) {
     let shown = "Role r\nKV Read:\n\t[app/, app0) (prefix app/)\n\tshared\nKV Write:\n\t[app/, app0) (prefix app/)\n";
     etcdctl.check(&["role", "get", "r"], shown);
     etcdctl.check(&["user", "get", "alice"], "User: alice\nRoles: r\n");
-    etcdctl.check(&["role", "get", "root"], "Role root\nKV Read:\n\t[, <open ended>\nKV Write:\n\t[, <open ended>\n");
+    etcdctl.check(
+        &["role", "get", "root"],
+        "Role root\nKV Read:\n\t[, <open ended> (prefix )\nKV Write:\n\t[, <open ended> (prefix )\n",
+    );
     etcdctl.refused(&["user", "delete", "root"], "etcdserver: invalid auth management");
 }
 

@@ -157,7 +157,8 @@ fn one_port_serves_plaintext_and_tls() {
     members.start(&flags);
     members.await_ready();
     works(&etcdctl(&secure, &authority.ca, None, &["put", "k", "v"]));
-    let output = Command::new(client("etcdctl")).env("ETCDCTL_API", "3").args(["--endpoints", &plain, "get", "k"]).output();
+    let output =
+        Command::new(client("etcdctl")).env("ETCDCTL_API", "3").args(["--endpoints", &plain, "get", "k"]).output();
     assert_eq!(works(&output.unwrap()), "k\nv\n");
 }
 
@@ -173,7 +174,14 @@ fn members_trust_each_other_by_certificate_and_nobody_else() {
     members.start(&mutual("peer-", &theirs, &stranger));
     let put = |n: usize| {
         let mut command = Command::new(client("etcdctl"));
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &members.clients[n], "--command-timeout=2s", "put", "k", "v"]);
+        command.env("ETCDCTL_API", "3").args([
+            "--endpoints",
+            &members.clients[n],
+            "--command-timeout=2s",
+            "put",
+            "k",
+            "v",
+        ]);
         command.output().unwrap()
     };
     wait_for("the two to elect", Duration::from_secs(20), || put(0).status.success().then_some(()));
@@ -194,7 +202,12 @@ fn certificates_are_made_where_asked_for() {
     for number in 0..3 {
         let url = &members.clients[number];
         let mut command = Command::new(client("etcdctl"));
-        command.env("ETCDCTL_API", "3").args(["--endpoints", url, "--insecure-skip-tls-verify", "--insecure-transport=false"]);
+        command.env("ETCDCTL_API", "3").args([
+            "--endpoints",
+            url,
+            "--insecure-skip-tls-verify",
+            "--insecure-transport=false",
+        ]);
         assert_eq!(works(&command.args(["put", "k", "v"]).output().unwrap()), "OK\n");
         assert!(members.path().join(format!("m{number}/fixtures/client/cert.pem")).is_file());
     }

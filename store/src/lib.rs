@@ -5,8 +5,8 @@
 //! whole), [`edge`] (etcd's gRPC and HTTP surface). Everything that touches the world (clock, disk, network, randomness) is
 //! under [`io`].
 
-pub mod bolt;
 pub mod auth;
+pub mod bolt;
 pub mod command;
 pub mod config;
 pub mod consensus;

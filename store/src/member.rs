@@ -19,12 +19,12 @@ use crate::command::{Command, Reply};
 use crate::config::tls::TlsSettings;
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
-use crate::limits;
-use crate::membership::{self, MembershipOptions};
 use crate::io::checkpoint::CheckpointDir;
 use crate::io::tls::TlsError;
-use crate::metrics::Metrics;
+use crate::limits;
 use crate::maintenance::MaintenanceOptions;
+use crate::membership::{self, MembershipOptions};
+use crate::metrics::Metrics;
 use crate::state::Reader;
 
 mod auth;

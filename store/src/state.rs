@@ -216,8 +216,7 @@ impl State {
             counts,
             auth,
             token_changes,
-        } =
-            mem::replace(&mut self.stage, fresh);
+        } = mem::replace(&mut self.stage, fresh);
         let mark = Mark { revision, floor, applied };
         mark.put(&self.engine, &mut batch);
         let writing = Stopwatch::start();

@@ -252,7 +252,9 @@ fn what_etcd_corrects_is_corrected_with_a_warning() {
 fn members_listen_with_tls_or_without_but_not_both() {
     let peers = |urls: &str| {
         let words = format!("--peer-auto-tls --listen-peer-urls {urls}");
-        StoreConfig::new(&good(&words)).map(|config| config.member.peer_tls.is_some()).map_err(|error| error.to_string())
+        StoreConfig::new(&good(&words))
+            .map(|config| config.member.peer_tls.is_some())
+            .map_err(|error| error.to_string())
     };
     assert_eq!(peers("http://127.0.0.1:1"), Ok(false));
     assert_eq!(peers("https://127.0.0.1:1"), Ok(true));

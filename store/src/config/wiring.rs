@@ -20,12 +20,8 @@ use crate::membership::MembershipOptions;
 
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
 /// setting is wired below.
-const PENDING: &[&str] = &[
-    "compaction-batch-limit",
-    "compaction-sleep-interval",
-    "feature-gates",
-    "grpc-keepalive-min-time",
-];
+const PENDING: &[&str] =
+    &["compaction-batch-limit", "compaction-sleep-interval", "feature-gates", "grpc-keepalive-min-time"];
 
 /// The given flags that nothing obeys.
 #[must_use]

@@ -120,7 +120,12 @@ pub(super) fn by_creation(prefix: &Bytes) -> pb::RangeRequest {
 }
 
 /// If `key` was created at `revision` (0: is not there), then `success`, else `failure`.
-pub(super) fn if_created_at(key: &Bytes, revision: i64, success: Vec<Request>, failure: Vec<Request>) -> pb::TxnRequest {
+pub(super) fn if_created_at(
+    key: &Bytes,
+    revision: i64,
+    success: Vec<Request>,
+    failure: Vec<Request>,
+) -> pb::TxnRequest {
     let compare = pb::Compare {
         result: CompareResult::Equal.into(),
         target: CompareTarget::Create.into(),

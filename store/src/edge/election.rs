@@ -92,11 +92,10 @@ impl Election for Edge {
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
         let (sender, request) = split(request);
         let leader = provided(request.leader)?;
-        let delete = Operation::RequestDeleteRange(pb::DeleteRangeRequest {
-            key: leader.key.clone(),
-            ..Default::default()
-        });
-        let answer = Session::new(self, sender).txn(if_created_at(&leader.key, leader.rev, vec![delete], vec![])).await?;
+        let delete =
+            Operation::RequestDeleteRange(pb::DeleteRangeRequest { key: leader.key.clone(), ..Default::default() });
+        let answer =
+            Session::new(self, sender).txn(if_created_at(&leader.key, leader.rev, vec![delete], vec![])).await?;
         Ok(Response::new(ResignResponse { header: answer.header }))
     }
 }

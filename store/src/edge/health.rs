@@ -121,7 +121,7 @@ impl Query {
 async fn health(State(edge): State<Edge>, RawQuery(query): RawQuery) -> Response {
     let query = Query::parse(query.as_deref());
     let has_leader = edge.member.status().leader.is_some();
-    let mut reason = unhealthy(&edge.raised_alarms(), &query, has_leader);
+    let mut reason = unhealthy(&edge.member.alarms(), &query, has_leader);
     if reason.is_none() {
         let read = if query.serializable { edge.read_here() } else { edge.read_anywhere().await };
         reason = read.err().map(|error| format!("RANGE ERROR:{error}"));
@@ -157,15 +157,10 @@ fn unhealthy(alarms: &[pb::AlarmMember], query: &Query, has_leader: bool) -> Opt
 }
 
 impl Edge {
-    /// The alarms of all members. None can be raised yet.
-    fn raised_alarms(&self) -> Vec<pb::AlarmMember> {
-        Vec::new()
-    }
-
     async fn check(&self, check: Check) -> Result<(), String> {
         let text = |error: StoreError| error.to_string();
         match check {
-            Check::DataCorruption => match self.raised_alarms().iter().any(|a| a.alarm() == pb::AlarmType::Corrupt) {
+            Check::DataCorruption => match self.member.alarms().iter().any(|a| a.alarm() == pb::AlarmType::Corrupt) {
                 true => Err("alarm activated: CORRUPT".to_owned()),
                 false => Ok(()),
             },

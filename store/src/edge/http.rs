@@ -16,7 +16,7 @@ use axum::routing::get;
 use serde_json::json;
 use tonic::Status;
 
-use super::{ETCD_VERSION, Edge, STORAGE_VERSION, gateway, health, metrics};
+use super::{ETCD_VERSION, Edge, gateway, health, metrics};
 use crate::io::tls::OverTls;
 use crate::limits;
 
@@ -43,7 +43,8 @@ impl Default for HttpConfig {
 /// What the client port serves beside gRPC.
 pub(super) fn client_routes(edge: Edge, grpc: Router) -> Router {
     let config = edge.config.http.clone();
-    let mut router = probes(edge.clone()).route("/version", get(version).fallback(method_not_allowed));
+    let mut router =
+        probes(edge.clone()).route("/version", get(version).fallback(method_not_allowed).with_state(edge.clone()));
     if config.enable_grpc_gateway {
         let message_bytes_max = edge.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
         router = router.merge(gateway::routes(grpc, message_bytes_max));
@@ -60,8 +61,11 @@ fn probes(edge: Edge) -> Router {
     health::routes(edge.clone()).route("/metrics", get(metrics::text).with_state(edge))
 }
 
-async fn version() -> Response {
-    let body = json!({"etcdserver": ETCD_VERSION, "etcdcluster": STORAGE_VERSION, "storage": STORAGE_VERSION});
+async fn version(State(edge): State<Edge>) -> Response {
+    let cluster = edge.member.cluster_version();
+    let storage = cluster.clone().unwrap_or_else(|| "unknown".to_owned());
+    let cluster = cluster.unwrap_or_else(|| "not_decided".to_owned());
+    let body = json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": storage});
     ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 

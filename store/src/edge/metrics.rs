@@ -13,7 +13,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use tonic::Code;
 
-use super::{ETCD_VERSION, Edge, STORAGE_VERSION};
+use super::{ETCD_VERSION, Edge};
 use crate::io::process::Usage;
 use crate::metrics::Metrics;
 
@@ -38,9 +38,11 @@ impl Edge {
         server.pending.set(whole(self.member.proposals_pending() as u64));
         server.id.with_label_values(&[&status.id.to_string()]).set(1);
         server.version.with_label_values(&[ETCD_VERSION]).set(1);
-        let cluster = STORAGE_VERSION.rsplit_once('.').map_or(STORAGE_VERSION, |(minor, _)| minor);
         server.cluster_version.reset();
-        server.cluster_version.with_label_values(&[cluster]).set(1);
+        if let Some(cluster) = self.member.cluster_version() {
+            let minor = cluster.rsplit_once('.').map_or(cluster.as_str(), |(minor, _)| minor);
+            server.cluster_version.with_label_values(&[minor]).set(1);
+        }
         let promoted = metrics.rpc.handled("/etcdserverpb.Cluster/MemberPromote", Code::Ok);
         server.learners_promoted.inc_by(promoted.saturating_sub(server.learners_promoted.get()));
 

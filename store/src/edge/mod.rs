@@ -16,12 +16,12 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
-mod version;
+mod metrics;
 mod range_stream;
 mod snapshot;
-mod metrics;
 #[cfg(test)]
 mod tests;
+mod version;
 mod watch;
 
 use std::time::Duration;
@@ -47,8 +47,8 @@ use crate::limits;
 use crate::member::Member;
 
 pub use self::access::embedded;
-pub use version::{ETCD_VERSION, STORAGE_VERSION};
 pub use self::http::HttpConfig;
+pub use version::{ETCD_VERSION, STORAGE_VERSION};
 
 /// What an operator may set about the edge.
 #[derive(Clone, Debug)]

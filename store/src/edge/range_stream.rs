@@ -65,12 +65,8 @@ pub(super) async fn start(edge: Edge, sender: Sender, request: pb::RangeRequest)
 /// What needs all keys before the first can be told has no parts.
 fn is_streamable(request: &pb::RangeRequest) -> bool {
     let is_key_order = request.sort_target() == SortTarget::Key && request.sort_order() != SortOrder::Descend;
-    let bounds = [
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    ];
+    let bounds =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
     is_key_order && bounds == [0; 4]
 }
 

@@ -107,7 +107,8 @@ fn load(settings: &TlsSettings) -> Result<Loaded, TlsError> {
 }
 
 fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
-    let TlsSettings { cert_file, key_file, trusted_ca_file, client_cert_file, client_key_file, crl_file, .. } = settings;
+    let TlsSettings { cert_file, key_file, trusted_ca_file, client_cert_file, client_key_file, crl_file, .. } =
+        settings;
     let files = [cert_file, key_file, trusted_ca_file, client_cert_file, client_key_file, crl_file];
     let stamp = |path: &PathBuf| {
         let meta = fs::metadata(path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len())));

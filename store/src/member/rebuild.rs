@@ -21,8 +21,8 @@ use crate::io::engine;
 use crate::io::peer::Lane;
 use crate::io::peer::client::Clients;
 use crate::io::peer::fetch::fetch;
-use crate::metrics::Metrics;
 use crate::limits::{REBUILD_PAUSE, SNAPSHOT_CALL_TIMEOUT};
+use crate::metrics::Metrics;
 
 /// Opens log and state; a state that cannot be used is replaced by another member's, however long that takes.
 pub(super) async fn recover(

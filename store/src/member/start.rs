@@ -21,10 +21,10 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::Authority;
 use super::barrier::Barrier;
+use super::force::take_over;
 use super::inner::{Inner, Raft};
 use super::join::{Beginning, identify};
 use super::leases::Leases;
-use super::force::take_over;
 use super::maintain::{self, Maintained};
 use super::service::{PeerService, Standing};
 use super::{Leadership, MemberConfig, StartError, rebuild};

@@ -14,8 +14,8 @@ use crate::auth::AuthOptions;
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
-use crate::membership::MembershipOptions;
 use crate::maintenance::MaintenanceOptions;
+use crate::membership::MembershipOptions;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -312,8 +312,11 @@ fn requests(path: &str) -> Vec<(Bytes, Row)> {
 /// Locks and elections under a name that alice may use, and under one that she may not. A lease of root's own there, so
 /// that its key keeps nobody from using the other.
 fn waiting(method: &str) -> Vec<(Bytes, Row)> {
-    let both = |message: &dyn Fn(&'static str, i64) -> Bytes| vec![(message("kc", LEASE), ALICE), (message("l", 0), ONLY_ROOT)];
-    let leader = |name: &'static str| election::LeaderKey { key: format!("{name}/x").into(), rev: 1, ..Default::default() };
+    let both = |message: &dyn Fn(&'static str, i64) -> Bytes| {
+        vec![(message("kc", LEASE), ALICE), (message("l", 0), ONLY_ROOT)]
+    };
+    let leader =
+        |name: &'static str| election::LeaderKey { key: format!("{name}/x").into(), rev: 1, ..Default::default() };
     match method {
         "Lock" => both(&|name, lease| lock::LockRequest { name: name.into(), lease }.encode_to_vec().into()),
         "Unlock" => both(&|name, _| lock::UnlockRequest { key: format!("{name}/x").into() }.encode_to_vec().into()),

@@ -49,8 +49,8 @@ impl Callers {
             return Ok(());
         }
         let owner = Owner::of(certificate).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let is_allowed = self.common_names.contains(&owner.common_name)
-            || self.host_names.iter().any(|host| owner.is_for(host));
+        let is_allowed =
+            self.common_names.contains(&owner.common_name) || self.host_names.iter().any(|host| owner.is_for(host));
         match is_allowed {
             true => Ok(()),
             false => Err(Error::General("client certificate authentication failed".to_owned())),
