@@ -68,9 +68,9 @@ async fn every_member_serves_json_health_and_metrics_beside_grpc() {
         let (status, put) = text(url, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
         let revision = format!("\"revision\":\"{}\"", i + 2);
         assert!(status == 200 && put.starts_with("{\"header\":{\"cluster_id\":\"") && put.contains(&revision), "{put}");
-        let mut kv = KvClient::new(cluster.channel(i));
-        let read = kv.range(pb::RangeRequest { key: "foo".into(), ..Default::default() }).await;
-        assert_eq!(read.unwrap().into_inner().kvs[0].value, "bar");
+        let mut client = KvClient::new(cluster.channel(i));
+        let read = client.range(pb::RangeRequest { key: "foo".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(read.into_inner().kvs[0].value, "bar");
         let (_, read) = text(url, "/v3/kv/range", r#"{"key":"Zm9v"}"#).await;
         assert!(read.ends_with("\"value\":\"YmFy\"}],\"count\":\"1\"}"), "{read}");
         assert_eq!(text(url, "/health", "").await, (200, r#"{"health":"true","reason":""}"#.to_owned()));
@@ -82,7 +82,7 @@ async fn every_member_serves_json_health_and_metrics_beside_grpc() {
         assert_eq!(missing, (404, expected));
     }
     leadership(&urls).await;
-    watches(&cluster, &urls[1]).await;
+    watches(&urls[1]).await;
 }
 
 async fn leadership(urls: &[String]) {
@@ -104,7 +104,7 @@ async fn leadership(urls: &[String]) {
 }
 
 /// Watches through the gateway and through gRPC; both count as cancelled when their clients leave.
-async fn watches(cluster: &StoreCluster, url: &str) {
+async fn watches(url: &str) {
     let watching = "etcd_debugging_mvcc_watcher_total";
     let cancelled = "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Watch\",\
                      grpc_service=\"etcdserverpb.Watch\",grpc_type=\"bidi_stream\"}";
@@ -123,14 +123,24 @@ async fn watches(cluster: &StoreCluster, url: &str) {
     await_metric(url, watching, 0.0).await;
     await_metric(url, cancelled, 1.0).await;
 
+    // A client that dies: its connection goes with its runtime.
+    let member = url.to_owned();
+    let watching_once = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(watch_once(member));
+    };
+    tokio::task::spawn_blocking(watching_once).await.unwrap();
+    await_metric(url, cancelled, 2.0).await;
+    await_metric(url, watching, 0.0).await;
+}
+
+/// Creates a watcher over gRPC and leaves the stream open.
+async fn watch_once(url: String) {
     let create = pb::WatchCreateRequest { key: "watched".into(), ..Default::default() };
     let create = pb::watch_request::RequestUnion::CreateRequest(create);
     let requests = futures::stream::iter([pb::WatchRequest { request_union: Some(create) }]);
     let requests = futures::StreamExt::chain(requests, futures::stream::pending());
-    let mut client = WatchClient::new(cluster.channel(1));
-    let mut responses = client.watch(requests).await.unwrap().into_inner();
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let mut responses = WatchClient::new(channel).watch(requests).await.unwrap().into_inner();
     assert!(responses.message().await.unwrap().unwrap().created);
-    drop(responses);
-    await_metric(url, cancelled, 2.0).await;
-    await_metric(url, watching, 0.0).await;
 }
