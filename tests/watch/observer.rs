@@ -94,7 +94,7 @@ struct Observing {
 
 /// Responses after which a restless watcher opens another stream.
 const RESTLESS_RESPONSES: usize = 100;
-const SLOW_PAUSE: Duration = Duration::from_millis(20);
+const SLOW_PAUSE: Duration = Duration::from_millis(3);
 /// A quiet stream is asked where it is this often, as an API server with a waiting reader does.
 const ASK_PROGRESS: Duration = Duration::from_millis(100);
 

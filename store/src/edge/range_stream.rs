@@ -118,8 +118,7 @@ impl Progress {
     /// As many keys in the next part as fill a message of the largest request's size, if they are like these.
     fn adapt(&mut self, kvs: &[kontiki_api::mvccpb::KeyValue]) {
         let bytes: usize = kvs.iter().map(Message::encoded_len).sum();
-        if bytes > 0 {
-            let fitting = self.edge.config.max_request_bytes.saturating_mul(kvs.len()) / bytes;
+        if let Some(fitting) = self.edge.config.max_request_bytes.saturating_mul(kvs.len()).checked_div(bytes) {
             self.part_keys = fitting.clamp(1, RANGE_PART_KEYS_MAX);
         }
     }

@@ -302,7 +302,7 @@ fn a_member_moves_to_another_address() {
         let before = cluster.any().members();
         let taken = cluster.members[&others].update_member(mover, &before[2].peer_ur_ls).await;
         assert_eq!(taken, Err(StoreError::PeerUrlExists));
-        within(cluster.members[&others].update_member(mover, &[url.clone()])).await.unwrap();
+        within(cluster.members[&others].update_member(mover, std::slice::from_ref(&url))).await.unwrap();
         cluster.stop_member(mover).await;
         let address = url.strip_prefix("http://").unwrap().parse().unwrap();
         let moved = MemberConfig { peer_listen: vec![address], ..cluster.config(mover) };

@@ -143,7 +143,7 @@ fn peer_network(config: &MemberConfig) -> Result<Arc<dyn PeerNetwork>, StartErro
     let Some(settings) = &config.peer_tls else { return Ok(Tcp::shared()) };
     let hosts: Vec<String> = config.peer_listen.iter().map(|address| address.ip().to_string()).collect();
     let settings = tls::self_signed(settings, &config.data_dir.join("fixtures/peer"), &hosts)?;
-    Ok(SecureTcp::new(Certificates::load(settings)?))
+    Ok(SecureTcp::shared(Certificates::load(settings)?))
 }
 
 /// A directory that etcd made is not touched, and whoever gave it hears how to take it over.

@@ -100,7 +100,6 @@ impl Writer<'_> {
 
 impl Reader {
     /// The table of members. Held briefly: applying waits for it.
-    #[must_use]
     pub fn members(&self) -> RwLockReadGuard<'_, MemberTable> {
         self.core.members.read()
     }

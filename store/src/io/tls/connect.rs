@@ -53,7 +53,7 @@ pub struct SecureTcp {
 
 impl SecureTcp {
     #[must_use]
-    pub fn new(certificates: Arc<Certificates>) -> Arc<dyn Network> {
+    pub fn shared(certificates: Arc<Certificates>) -> Arc<dyn Network> {
         Arc::new(Self { certificates })
     }
 }
