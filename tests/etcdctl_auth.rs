@@ -27,6 +27,8 @@ impl Etcdctl {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(client("etcdctl"));
         command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.endpoint).args(arguments);
+        // Its five seconds are short while other tests hold the machine.
+        command.args(["--command-timeout=60s", "--dial-timeout=60s"]);
         if let Some(user) = self.user {
             command.args(["--user", user]);
         }

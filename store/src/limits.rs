@@ -189,7 +189,9 @@ pub const WARN_UNARY: Duration = Duration::from_millis(300);
 /// Simple tokens that a member remembers; above it the one longest unused goes, and its client authenticates again.
 pub const AUTH_TOKENS_MAX: usize = 100_000;
 /// How long a member that has not applied the entry of a token yet waits for it before it refuses the token.
-pub const AUTH_TOKEN_WAIT: Duration = Duration::from_secs(1);
+pub const AUTH_TOKEN_WAIT: Duration = Duration::from_secs(5);
+/// Entries that this member may lack and yet wait for; a token from further ahead is no token.
+pub const AUTH_TOKEN_AHEAD_MAX: u64 = LOG_KEEP_ENTRIES;
 /// Passwords hashed or compared at once: each takes a processor for tens of milliseconds.
 pub const PASSWORDS_RUNNING: usize = 2;
 /// Passwords under way, those that wait for their turn included; further ones are refused as too many.

@@ -14,7 +14,7 @@ use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::io::auth::{self, PasswordWork};
 use crate::io::random::SystemRandom;
-use crate::limits::{AUTH_TOKEN_WAIT, AUTHENTICATE_RETRIES};
+use crate::limits::{AUTH_TOKEN_AHEAD_MAX, AUTH_TOKEN_WAIT, AUTHENTICATE_RETRIES};
 
 /// What a member needs for making and checking tokens.
 pub(super) struct Authority {
@@ -46,7 +46,8 @@ impl Inner {
         }
         let index = tokens::index_of(token).ok_or(AuthError::InvalidToken)?;
         let mut progress = self.progress.clone();
-        if progress.borrow().next <= index {
+        let next = progress.borrow().next;
+        if (next..=next.saturating_add(AUTH_TOKEN_AHEAD_MAX)).contains(&index) {
             let deadline = Instant::now() + AUTH_TOKEN_WAIT;
             // Too late or stopping: the token is then simply not known here.
             let _ = timeout_at(deadline, progress.wait_for(|progress| progress.next > index)).await;
