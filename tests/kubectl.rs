@@ -2,6 +2,7 @@
 //!
 //! The verbs in detail are tested against the API server alone (`control/tests/kubectl.rs`); here pods really run.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

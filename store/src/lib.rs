@@ -4,6 +4,8 @@
 //! watch), [`consensus`] (how entries come to be committed), [`member`] (the running whole), [`edge`] (etcd's gRPC and
 //! HTTP surface). Everything that touches the world (clock, disk, network, randomness) is under [`io`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the world they need"))]
+
 pub mod command;
 pub mod config;
 pub mod consensus;
