@@ -2,6 +2,8 @@
 //!
 //! Real files, real fsync, in the temporary directory: on a RAM disk the figures mean nothing.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks make the world they need")]
+
 use std::sync::Arc;
 use std::sync::mpsc;
 

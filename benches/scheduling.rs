@@ -1,5 +1,6 @@
 //! Scheduling: one decision over a cluster of many nodes.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks make the world they need")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::black_box;

@@ -2,6 +2,8 @@
 //!
 //! No log, no network, no fsync: the figures are the floor under every write and watch.
 
+#![allow(clippy::disallowed_methods, reason = "benchmarks make the world they need")]
+
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kontiki_api::etcdserverpb as pb;

@@ -4,6 +4,8 @@
 //! the name `etcd` the program is `kontiki store`. Started as `shim` it is the single-threaded process that holds a pod's
 //! containers, and nothing of the rest may run before it.
 
+#![allow(clippy::disallowed_methods, reason = "the program is an edge")]
+
 mod control;
 mod dev;
 mod image;

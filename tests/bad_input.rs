@@ -1,6 +1,7 @@
 //! What nobody should send: each port and each call answers with an error or closes, and the member goes on as before.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

@@ -5,6 +5,7 @@
 //! listed where they are asked.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 #[path = "conformance/ask.rs"]
 mod ask;

@@ -1,5 +1,6 @@
 //! `kontiki control` against Debian's etcd: the control plane depends on nothing of Kontiki's own store.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,6 +1,7 @@
 //! A disk that lies under a running member: the member ends with a sentence, and comes back rebuilt from the others.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

@@ -4,6 +4,7 @@
 //! hosts file of its own. Two of its cases do not fit a server as such, and are told where they are left out.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

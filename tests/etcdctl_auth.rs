@@ -1,6 +1,7 @@
 //! Users, roles and permissions through unmodified etcdctl, on three members.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

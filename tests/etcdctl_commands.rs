@@ -1,6 +1,7 @@
 //! etcdctl's commands that combine requests: locks, elections, mirrors, moving the leader, its own checks.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

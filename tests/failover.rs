@@ -1,5 +1,6 @@
 //! What clients of a survivor see when the leader goes.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

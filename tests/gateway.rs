@@ -1,6 +1,7 @@
 //! The client port of real members: JSON, health and metrics over HTTP/1.1, beside gRPC on the same port.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

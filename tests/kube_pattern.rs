@@ -2,6 +2,7 @@
 //! with progress on demand, the compactor's races, objects that live as long as a lease.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

@@ -2,6 +2,7 @@
 //! while it is written to, and no acknowledged write is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

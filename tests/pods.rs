@@ -1,5 +1,6 @@
 //! Pods through the whole product: kubectl, three servers, two node agents, Linux namespaces.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,6 +1,7 @@
 //! Clients written in Python, over gRPC and over the JSON gateway: every command they have, against one of three members.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

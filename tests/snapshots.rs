@@ -1,6 +1,7 @@
 //! Coming from etcd, leaving for it, and backups: snapshots between Debian's etcd, etcdctl and three members, as processes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

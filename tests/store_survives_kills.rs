@@ -1,6 +1,7 @@
 //! Durability with real processes: members are killed with SIGKILL under load, one, two or all at a time, and afterwards
 //! every acknowledged write is on every member at the revision that was acknowledged.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,6 +1,7 @@
 //! TLS towards clients and between members, with etcdctl and certificates made by the test.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 mod support;
 

@@ -4,6 +4,7 @@
 //! acknowledged, watchers what they saw; afterwards each seen history is held against the acknowledged one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 
 #[path = "watch/observer.rs"]
 mod observer;

@@ -1,5 +1,7 @@
 //! A control plane against any etcd: `control_plane <etcd endpoint> <listen address> <data directory>`; writes `kubeconfig` there.
 
+#![allow(clippy::disallowed_methods, reason = "the whole of it is an edge")]
+
 use std::path::PathBuf;
 
 use kontiki_control::io::etcd::Storage;

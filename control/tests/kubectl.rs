@@ -1,5 +1,7 @@
 //! Unmodified kubectl, every version found, against the API server on a real etcd: no error, no warning.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -3,6 +3,8 @@
 //! It drives the real program (`kontiki dev`) with an unmodified kubectl and an etcd client, checks what it shows, and ends with
 //! a failure when any of it did not hold.
 
+#![allow(clippy::disallowed_methods, reason = "the whole of it is an edge")]
+
 mod cluster;
 mod kubectl;
 mod timeline;

@@ -3,6 +3,7 @@
 //!
 //! Needs root: layers hold owners and devices.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 #[path = "images/artifacts.rs"]

@@ -1,5 +1,6 @@
 //! Pods by the real worker on the real runtime; only the API and the image store are stand-ins. Needs root.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 // Helpers of tests are tests too, which clippy does not see.
 #![allow(clippy::unwrap_used)]
 

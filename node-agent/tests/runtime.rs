@@ -1,5 +1,6 @@
 //! Real containers from busybox through the real shim. Needs root.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 #[path = "runtime/limits.rs"]

@@ -5,6 +5,8 @@
 //! whole), [`edge`] (etcd's gRPC and HTTP surface). Everything that touches the world (clock, disk, network, randomness) is
 //! under [`io`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the world they need"))]
+
 pub mod auth;
 pub mod bolt;
 pub mod command;

@@ -4,6 +4,8 @@
 //! JSON) and the program; neither knows whether this member leads: a proposal, a linearizable read or a keep-alive goes
 //! to the leader from here, and what is safe to repeat is repeated until the request's deadline.
 
+#![allow(clippy::disallowed_methods, reason = "the driver: feeds time to the rest")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

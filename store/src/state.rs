@@ -142,6 +142,7 @@ impl State {
     ///
     /// # Errors
     /// When the directory or the database cannot be read, or holds something else.
+    #[allow(clippy::disallowed_methods, reason = "makes the place for the engine, which then owns it")]
     pub fn open(dir: &Path, options: StateOptions) -> Result<Self, OpenError> {
         fs::create_dir_all(dir)?;
         let found = engine::current_generation(dir)?;
@@ -294,6 +295,7 @@ impl State {
     ///
     /// # Errors
     /// When the checkpoint cannot be opened; the old contents then stay.
+    #[allow(clippy::disallowed_methods, reason = "moves directories for the engine; applying touches none")]
     pub fn install(&mut self, checkpoint_dir: &Path) -> Result<(), OpenError> {
         assert!(self.stage.records.is_empty(), "nothing is applied and uncommitted when a checkpoint is installed");
         let generation = self.generation + 1;

@@ -2,6 +2,8 @@
 //!
 //! This crate has no dependency, so that it compiles in seconds and can say what happens while everything else builds.
 
+#![allow(clippy::disallowed_methods, reason = "the whole of it is an edge")]
+
 mod ci;
 mod process;
 mod rootfs;

@@ -3,6 +3,8 @@
 //! A chosen pod counts on its node at once (it is assumed), while the binding is under way; when the binding fails it is forgotten there
 //! and tried again. Two schedulers at once are safe: the API binds a pod only once.
 
+#![allow(clippy::disallowed_methods, reason = "the driver: feeds randomness to the decision")]
+
 use std::pin::pin;
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Controllers and scheduler at work: against a real etcd and the real API server, with nodes that only pretend to run pods.
 
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
 #![allow(clippy::unwrap_used, reason = "what the tests stand on may fail them too")]
 
 mod fake_node;

@@ -1,5 +1,7 @@
 //! The edges of the agent that are not the runtime: the API, files, the log server, the machine's facts.
 
+#![allow(clippy::disallowed_methods, reason = "this is the edge")]
+
 pub mod api;
 pub mod failover;
 pub mod files;

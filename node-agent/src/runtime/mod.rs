@@ -4,6 +4,8 @@
 //! pod's namespaces, starts its containers and journals their exits, so that the agent may be killed and restarted while
 //! pods run. What to run is a [`plan`]; nothing here knows Kubernetes. All `unsafe` of the project is in `sys`.
 
+#![allow(clippy::disallowed_methods, reason = "the edge to Linux")]
+
 mod capability;
 mod error;
 pub mod limits;

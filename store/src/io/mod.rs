@@ -3,6 +3,8 @@
 //! Nothing outside this module touches the world, so that everything else runs in a test (and, later, in a seeded
 //! simulation of the whole member) exactly as it runs in production.
 
+#![allow(clippy::disallowed_methods, reason = "this is the edge")]
+
 pub mod auth;
 pub mod authority;
 pub mod checkpoint;

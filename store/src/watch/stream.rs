@@ -212,6 +212,7 @@ impl WatchStream {
         Ok((watch_id, interval))
     }
 
+    #[allow(clippy::disallowed_methods, reason = "starts the ticks of progress notifications, which decide nothing")]
     fn add(&mut self, watch_id: i64, interval: Interval, request: &pb::WatchCreateRequest) {
         let slot = Arc::new(Slot {
             watch_id,
