@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+#[allow(clippy::disallowed_methods, reason = "a build script writes what it makes")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(["v3election.proto", "v3lock.proto"], ["proto"])?;

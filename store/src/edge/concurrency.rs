@@ -187,6 +187,7 @@ impl Withdraw {
 }
 
 impl Drop for Withdraw {
+    #[allow(clippy::disallowed_methods, reason = "the call that would wait for it is gone")]
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let session = self.session.clone();

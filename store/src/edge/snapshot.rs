@@ -7,7 +7,6 @@
 
 use std::io::{self, Write};
 use std::pin::Pin;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
@@ -20,6 +19,7 @@ use tonic::{Response, Status};
 use super::{Edge, STORAGE_VERSION};
 use crate::bolt::export::Export;
 use crate::io::checkpoint::CheckpointDir;
+use crate::io::clock::Stopwatch;
 use crate::limits::{SNAPSHOT_BLOB_BYTES, SNAPSHOT_BLOBS_WAITING};
 use crate::state::OpenError;
 
@@ -51,7 +51,7 @@ fn failed(error: &dyn std::fmt::Display) -> Status {
 }
 
 fn send(checkpoint: &CheckpointDir, sender: &Sender) -> Result<(), OpenError> {
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let export = Export::open(checkpoint.path())?;
     let layout = export.measure(Listening(sender))?;
     let (bytes, revision) = (layout.size(), export.revision());
