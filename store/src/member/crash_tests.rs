@@ -10,7 +10,8 @@ use super::{Member, Timing};
 use crate::ids::MemberId;
 
 struct Process {
-    runtime: Runtime,
+    /// None while it is being dropped.
+    runtime: Option<Runtime>,
     member: Member,
 }
 
@@ -20,34 +21,46 @@ impl Process {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let config = cluster.config(id);
         let member = runtime.block_on(async { tokio::spawn(Member::start(config)).await.unwrap().unwrap() });
-        Self { runtime, member }
+        Self { runtime: Some(runtime), member }
     }
 
     /// Stops everything where it stands: sockets close, nothing is said, nothing is flushed.
     fn kill(self) {
-        // A runtime on its way down refuses blocking work, which Raft takes for a broken disk: a real kill does not wait
-        // for that, and this process must not be stopped by it.
-        self.member.inner.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
-        drop(self.member);
-        self.runtime.shutdown_timeout(Duration::from_secs(10));
+        drop(self);
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().expect("the process runs until it is dropped")
     }
 
     fn put(&self, key: String) {
         let member = self.member.clone();
         let write = async move { within(member.propose(put(&key, "v"))).await.unwrap() };
-        self.runtime.block_on(async { tokio::spawn(write).await.unwrap() });
+        self.runtime().block_on(async { tokio::spawn(write).await.unwrap() });
     }
 
     fn leader(&self) -> MemberId {
         let mut leadership = self.member.leadership();
         let leader = async move { leadership.wait_for(|now| now.leader.is_some()).await.unwrap().leader.unwrap() };
-        self.runtime.block_on(within(leader))
+        self.runtime().block_on(within(leader))
     }
 
     fn read_barrier(&self) {
         let member = self.member.clone();
         let barrier = async move { within(member.read_barrier()).await.unwrap() };
-        self.runtime.block_on(async { tokio::spawn(barrier).await.unwrap() });
+        self.runtime().block_on(async { tokio::spawn(barrier).await.unwrap() });
+    }
+}
+
+/// Also when an assertion failed: the reason must not be lost to an abort of the whole test program.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A runtime on its way down refuses blocking work, which Raft takes for a broken disk: a real kill does not wait
+        // for that, and this process must not be stopped by it.
+        self.member.inner.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
     }
 }
 
@@ -106,7 +119,7 @@ fn forwarded_writes_in_flight_are_applied_exactly_once() {
     let writers: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let member = process.member.clone();
-            process.runtime.spawn(async move {
+            process.runtime().spawn(async move {
                 for number in 0..20 {
                     within(member.propose(put(&format!("c{client}-{number}"), "v"))).await.unwrap();
                 }
@@ -115,11 +128,11 @@ fn forwarded_writes_in_flight_are_applied_exactly_once() {
         .collect();
     // Somewhere in the middle of it.
     let mut progress = process.member.inner.progress.clone();
-    process.runtime.block_on(async { within(progress.wait_for(|now| now.next > 300)).await.unwrap() });
+    process.runtime().block_on(async { within(progress.wait_for(|now| now.next > 300)).await.unwrap() });
     processes.remove(&leader).unwrap().kill();
     let process = &processes[&follower];
     for writer in writers {
-        process.runtime.block_on(async { within(writer).await.unwrap() });
+        process.runtime().block_on(async { within(writer).await.unwrap() });
     }
     process.read_barrier();
     assert_eq!(process.member.reader().revision().0 as usize, 1 + 1 + CLIENTS * 20, "each write happened once");
