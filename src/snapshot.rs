@@ -187,17 +187,12 @@ fn text(status: &Status, format: Format) -> Result<String> {
     })
 }
 
-/// As etcd's tools draw one: numbers to the right, text to the left.
+/// As etcd's tools of 3.6 draw one.
 fn table(head: [&str; 5], row: &[String; 5]) -> String {
     let widths = [0, 1, 2, 3, 4].map(|i| head[i].len().max(row[i].len()));
     let rule: String = widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>() + "+";
     let head: String = head.iter().zip(widths).map(|(cell, width)| format!("| {cell:^width$} ")).collect();
-    let is_number = |cell: &str| cell.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '.');
-    let cell = |(cell, width): (&String, usize)| match is_number(cell.trim_end_matches(['B', 'k', 'M', 'G', 'T'])) {
-        true if !cell.is_empty() => format!("| {cell:>width$} "),
-        _ => format!("| {cell:<width$} "),
-    };
-    let row: String = row.iter().zip(widths).map(cell).collect();
+    let row: String = row.iter().zip(widths).map(|(cell, width)| format!("| {cell:>width$} ")).collect();
     format!("{rule}\n{head}|\n{rule}\n{row}|\n{rule}")
 }
 
@@ -281,7 +276,7 @@ mod tests {
 +----------+----------+------------+------------+---------+
 |   HASH   | REVISION | TOTAL KEYS | TOTAL SIZE | VERSION |
 +----------+----------+------------+------------+---------+
-| ae6b9c0c |        4 |          3 |      20 kB | 3.6.0   |
+| ae6b9c0c |        4 |          3 |      20 kB |   3.6.0 |
 +----------+----------+------------+------------+---------+";
         assert_eq!(text(&status, Format::Table).unwrap(), table);
     }

@@ -92,13 +92,34 @@ struct Cluster {
     clients: Vec<u16>,
     peers: Vec<u16>,
     processes: Vec<Process>,
+    logs: Vec<PathBuf>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.processes.clear();
+        if std::thread::panicking() {
+            for log in &self.logs {
+                let text = std::fs::read_to_string(log).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(15).collect();
+                eprintln!("--- {}", log.display());
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+    }
 }
 
 impl Cluster {
     fn of(size: usize) -> Self {
         let ports = free_ports(2 * size);
         let names = (0..size).map(|i| format!("m{i}")).collect();
-        Self { names, clients: ports[..size].to_vec(), peers: ports[size..].to_vec(), processes: Vec::new() }
+        Self {
+            names,
+            clients: ports[..size].to_vec(),
+            peers: ports[size..].to_vec(),
+            processes: Vec::new(),
+            logs: Vec::new(),
+        }
     }
 
     fn peer(&self, i: usize) -> String {
@@ -119,6 +140,13 @@ impl Cluster {
         flags.iter().map(|(flag, value)| format!("--{flag}={value}")).collect()
     }
 
+    fn listen_flags(&self, i: usize) -> Vec<String> {
+        let url = format!("http://127.0.0.1:{}", self.clients[i]);
+        let flags =
+            [("listen-client-urls", &url), ("advertise-client-urls", &url), ("listen-peer-urls", &self.peer(i))];
+        flags.iter().map(|(flag, value)| format!("--{flag}={value}")).collect()
+    }
+
     #[track_caller]
     fn restore(&self, snapshot: &Path, dir: &Path, more: &[&str]) {
         for i in 0..self.names.len() {
@@ -132,13 +160,11 @@ impl Cluster {
     /// Starts every member of `program` and waits until each answers.
     fn start(&mut self, program: &[&str], dir: &Path) -> Vec<Etcdctl> {
         for i in 0..self.names.len() {
-            let url = format!("http://127.0.0.1:{}", self.clients[i]);
             let mut command = Command::new(program[0]);
-            command.args(&program[1..]).args(self.flags(i, dir));
-            command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-            command.args(["--listen-peer-urls", &self.peer(i)]);
+            command.args(&program[1..]).args(self.flags(i, dir)).args(self.listen_flags(i));
             let log = dir.join(format!("{}.log", self.names[i]));
             self.processes.push(Process::spawn(&self.names[i], &mut command, &log));
+            self.logs.push(log);
         }
         let members: Vec<Etcdctl> =
             self.clients.iter().map(|port| Etcdctl(format!("http://127.0.0.1:{port}"))).collect();
@@ -284,9 +310,9 @@ fn a_member_takes_over_the_data_directory_of_a_stopped_etcd() {
     cluster.processes.clear();
 
     // As it is, the directory is refused, and the message says what to do.
-    let output = kontiki(
-        &[&["store"][..], &cluster.flags(0, dir.path()).iter().map(String::as_str).collect::<Vec<_>>()].concat(),
-    );
+    let mut start = Command::new(KONTIKI);
+    start.arg("store").args(cluster.flags(0, dir.path())).args(cluster.listen_flags(0));
+    let output = start.stdin(Stdio::null()).output().unwrap();
     let error = text(&output.stderr);
     assert!(!output.status.success() && error.contains("kontiki snapshot restore"), "{error}");
 
