@@ -240,7 +240,19 @@ fn what_cannot_be_taken_over_is_named() {
         refusal(&file_of(&[(&revision, &prost::Message::encode_to_vec(&kv))], &none)),
         "not etcd's data: bucket \"key\": revision 5/0 says that it is of revision 6"
     );
-    let user = authpb::User { name: "root".into(), ..Default::default() };
-    let error = refusal(&file_of(&[], &AuthContents { users: vec![user], ..AuthContents::default() }));
-    assert!(error.contains("users or roles"), "{error}");
+}
+
+#[test]
+fn users_and_roles_come_along() {
+    let permission = authpb::Permission { perm_type: 2, key: "k".into(), range_end: "l".into() };
+    let role = authpb::Role { name: "r".into(), key_permission: vec![permission] };
+    let options = Some(authpb::UserAddOptions { no_password: false });
+    let user = authpb::User { name: "alice".into(), password: "$2a$10$x".into(), roles: vec!["r".into()], options };
+    let given = AuthContents { enabled: true, revision: 7, roles: vec![role], users: vec![user] };
+    let (dir, state, _) = restored(&file_of(&[], &given), &Changes::default());
+    let auth = state.reader().auth();
+    assert!(auth.is_enabled() && auth.revision() == 7 && auth.user("alice").is_some() && auth.role("r").is_some());
+    drop(state);
+    let engine = Engine::open(&engine::generation_path(dir.path(), 1), OPTIONS).unwrap();
+    assert_eq!(super::auth::read(&engine).unwrap(), given);
 }

@@ -28,6 +28,10 @@ impl Alone {
         };
         let member = Member::start(config).await.unwrap();
         within(member.read_barrier()).await.unwrap();
+        let mut agreed = member.reader().agreed_version();
+        while member.cluster_version().is_none() {
+            within(agreed.changed()).await.unwrap();
+        }
         Self { member, _dir: dir }
     }
 }

@@ -7,7 +7,11 @@ mount -t devtmpfs dev /dev
 for module in /modules/*.ko; do
     insmod "$module" || echo "vm: cannot load $module"
 done
-until [ -b /dev/vda ]; do sleep 0.1; done
-mount -t ext4 /dev/vda /disk
+tries=0
+until [ -b /dev/vda ] || [ $tries = 300 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+mount -t ext4 /dev/vda /disk || poweroff -f
 mount -o move /dev /disk/dev
 exec switch_root /disk /sbin/init
