@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{KONTIKI, Process, client, free_ports, succeed, text, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `etcdctl` of one endpoint.
 struct Etcdctl(String);
@@ -20,7 +20,9 @@ struct Etcdctl(String);
 impl Etcdctl {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(client("etcdctl"));
-        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.0).args(arguments);
+        command.env("ETCDCTL_API", "3").env("ETCDCTL_ENDPOINTS", &self.0);
+        // Elections take their time on a machine that is busy with other tests.
+        command.env("ETCDCTL_COMMAND_TIMEOUT", "60s").args(arguments);
         command
     }
 
