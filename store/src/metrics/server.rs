@@ -46,14 +46,7 @@ impl ServerMetrics {
     pub(super) fn new(r: &Registry) -> Self {
         let server = |name: &str, help: &str| gauge(r, &format!("etcd_server_{name}"), help);
         let total = |name: &str, help: &str| counter(r, &format!("etcd_server_{name}"), help);
-        // Dashboards read the label only; there is no Go in here, and it says so.
-        let go = gauges(
-            r,
-            "etcd_server_go_version",
-            "Which Go version server is running with: none.",
-            &["server_go_version"],
-        );
-        go.with_label_values(&["none"]).set(1);
+        no_go(r);
         Self {
             has_leader: server("has_leader", "Whether or not a leader exists. 1 is existence, 0 is not."),
             is_leader: server("is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise."),
@@ -117,6 +110,12 @@ impl ServerMetrics {
             process: ProcessMetrics::new(r),
         }
     }
+}
+
+/// Dashboards read the label only; there is no Go in here, and it says so.
+fn no_go(r: &Registry) {
+    let help = "Which Go version server is running with: none.";
+    gauges(r, "etcd_server_go_version", help, &["server_go_version"]).with_label_values(&["none"]).set(1);
 }
 
 impl ProcessMetrics {
