@@ -90,6 +90,7 @@ async fn leadership(urls: &[String]) {
     let mut leaders = 0.0;
     for url in urls {
         assert_eq!(metric(url, "etcd_server_has_leader").await, Some(1.0));
+        assert_eq!(metric(url, "etcd_server_quota_backend_bytes").await, Some(2_147_483_648.0));
         // Every member applies every put.
         await_metric(url, "etcd_mvcc_put_total", 3.0).await;
         assert_eq!(metric(url, "etcd_debugging_mvcc_keys_total").await, Some(1.0));

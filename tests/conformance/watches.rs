@@ -14,6 +14,8 @@ use super::script::{delete, put, range};
 pub enum Act {
     /// Sent on the stream.
     Send(RequestUnion),
+    /// Nothing further is sent on the stream.
+    HalfClose,
     /// Asked of the server beside it.
     Ask(Ask),
     /// Responses to await, whatever they are.
@@ -31,6 +33,7 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The responses as text.
 pub async fn run(server: &Server, case: &Case) -> Vec<String> {
     let (sender, requests) = tokio::sync::mpsc::channel(16);
+    let mut sender = Some(sender);
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut client = WatchClient::new(server.channel());
     // The server answers the call with its first response only, so both go on together.
@@ -41,8 +44,10 @@ pub async fn run(server: &Server, case: &Case) -> Vec<String> {
     for act in &case.requests {
         match act {
             Act::Send(request) => {
+                let sender = sender.as_ref().expect("the stream is half closed");
                 sender.send(pb::WatchRequest { request_union: Some(request.clone()) }).await.unwrap();
             }
+            Act::HalfClose => sender = None,
             Act::Ask(ask) => responses.push(server.answer(ask).await),
             Act::Receive(count) => {
                 for _ in 0..*count {
@@ -113,6 +118,18 @@ pub fn cases() -> Vec<Case> {
                 remove("a", ""),
                 Act::Receive(1),
                 remove("a", ""),
+            ],
+        },
+        Case {
+            name: "a client that sends no further request still watches",
+            requests: vec![
+                watch(create("half", "")),
+                Act::Receive(1),
+                Act::HalfClose,
+                write("half", "1"),
+                Act::Receive(1),
+                remove("half", ""),
+                Act::Receive(1),
             ],
         },
         Case {

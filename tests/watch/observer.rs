@@ -79,7 +79,9 @@ impl Observer {
     /// What was seen, once that is everything up to `revision`.
     pub async fn until(self, revision: i64) -> Seen {
         self.end.send_replace(revision);
-        tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("the watcher catches up").unwrap()
+        let seen = tokio::time::timeout(Duration::from_secs(60), self.task).await;
+        let position = self.position.load(Ordering::SeqCst);
+        seen.unwrap_or_else(|_| panic!("the watcher does not catch up: at {position} of {revision}")).unwrap()
     }
 }
 
@@ -126,11 +128,12 @@ impl Observing {
         let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
         let opening = WatchClient::new(channel).max_decoding_message_size(256 << 20).watch(requests).await;
         let mut stream = opening?.into_inner();
-        for responses in 0.. {
+        let mut end = self.end.clone();
+        let mut responses = 0;
+        while self.position.load(Ordering::SeqCst) < *end.borrow() {
             if self.pace == Pace::Restless && responses == RESTLESS_RESPONSES {
                 return Ok(false);
             }
-            let mut end = self.end.clone();
             let response = tokio::select! {
                 response = stream.message() => response?,
                 () = tokio::time::sleep(ASK_PROGRESS) => {
@@ -142,15 +145,13 @@ impl Observing {
                 _ = end.changed() => continue,
             };
             let Some(response) = response else { return Ok(false) };
+            responses += 1;
             self.take(response);
-            if self.position.load(Ordering::SeqCst) >= *self.end.borrow() {
-                return Ok(true);
-            }
             if self.pace == Pace::Slow {
                 tokio::time::sleep(SLOW_PAUSE).await;
             }
         }
-        unreachable!("a stream is read until it ends")
+        Ok(true)
     }
 
     fn take(&mut self, response: pb::WatchResponse) {

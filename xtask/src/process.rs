@@ -67,9 +67,11 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// The root of the repository.
+/// The root of the repository: of the clone that cargo runs this from, which need not be the one it was compiled in
+/// when clones share a target directory.
 pub fn workspace() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let manifest = PathBuf::from(manifest);
     manifest.parent().expect("xtask lies in the workspace").to_owned()
 }
 

@@ -35,6 +35,7 @@ impl Edge {
         server.is_learner.set(status.is_learner.into());
         server.committed.set(whole(status.committed.0));
         server.applied.set(whole(status.applied.0));
+        server.quota_bytes.set(self.member.quota_bytes());
         server.pending.set(whole(self.member.proposals_pending() as u64));
         server.id.with_label_values(&[&status.id.to_string()]).set(1);
         server.version.with_label_values(&[ETCD_VERSION]).set(1);

@@ -39,6 +39,7 @@ impl Watch for Edge {
             sender,
             watch: self.member.reader().watch().stream_with(options),
             requests,
+            half_closed: false,
             needs_leader,
             ended: false,
         };
@@ -65,6 +66,8 @@ struct Session {
     sender: Sender,
     watch: WatchStream,
     requests: Streaming<pb::WatchRequest>,
+    /// The client sends no further request; its watchers go on.
+    half_closed: bool,
     needs_leader: bool,
     ended: bool,
 }
@@ -77,11 +80,11 @@ impl Session {
         let mut leadership = self.edge.member.leadership();
         let mut quarantine = self.edge.member.quarantine();
         loop {
-            let accepts = self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
+            let accepts = !self.half_closed && self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
             tokio::select! {
                 request = self.requests.message(), if accepts => match request {
                     Ok(Some(request)) => self.handle(request).await,
-                    Ok(None) => return None,
+                    Ok(None) => self.half_closed = true,
                     Err(status) => {
                         self.ended = true;
                         return Some((Err(status), self));
