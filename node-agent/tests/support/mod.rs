@@ -35,7 +35,7 @@ where
         let number = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 250;
         let tag = format!("{}-{number}", std::process::id());
         let config = RuntimeConfig {
-            run_dir: PathBuf::from(format!("/run/kontiki-test/{tag}")),
+            run_dir: PathBuf::from(format!("/run/kontiki-test-{tag}")),
             cgroup_parent: PathBuf::from(format!("kontiki-test-{tag}")),
             bridge: format!("kt{:x}", std::process::id() * 256 + number),
             pod_network: None,

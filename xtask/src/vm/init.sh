@@ -56,7 +56,7 @@ left=$(
     exec 2>/dev/null
     grep -E 'kontiki|overlay' /proc/self/mountinfo
     grep -l kontiki-shim /proc/[0-9]*/comm
-    ls -d $cgroups/kontiki* /sys/class/net/kt* /tmp/* /var/tmp/* /run/kontiki-test/*
+    ls -d $cgroups/kontiki* /sys/class/net/kt* /tmp/* /var/tmp/* /run/kontiki-test-*
 )
 [ -z "$left" ] || { echo "vm: left behind: $left"; failed="$failed leftovers"; }
 dmesg | grep -E 'overlayfs:|BUG:|Oops|WARNING:' | sort | uniq -c
