@@ -12,7 +12,7 @@ use kontiki_api::etcdserverpb::auth_client::AuthClient;
 use kontiki_api::etcdserverpb::kv_client::KvClient;
 use support::store::StoreCluster;
 use support::{client, succeed, text};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 /// etcdctl against one member, as a user if one is given.
 struct Etcdctl {
@@ -59,16 +59,36 @@ const ALICE: &str = "alice:alice's";
 async fn etcdctl_manages_users_and_each_member_obeys() {
     let cluster = StoreCluster::start(3).await;
     set_up(&cluster);
+    obeyed(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_tokens_serve_etcdctl_on_each_member() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let (private, public) = (dir.path().join("key.pem"), dir.path().join("pub.pem"));
+    std::fs::write(&private, key.serialize_pem()).unwrap();
+    std::fs::write(&public, key.public_key_pem()).unwrap();
+    let (private, public) = (private.display(), public.display());
+    let option = format!("jwt,pub-key={public},priv-key={private},sign-method=ES256,ttl=10m");
+    let cluster = StoreCluster::start_with(3, &["--auth-token", &option]).await;
+    set_up(&cluster);
+    a_signed_token_holds_until_auth_changes(&cluster).await;
+    obeyed(&cluster).await;
+}
+
+/// Every user's rights as `set_up` granted them, on each member; authentication is off at the end.
+async fn obeyed(cluster: &StoreCluster) {
     for member in 0..cluster.len() {
-        as_root(&Etcdctl::of(&cluster, member, ROOT), member);
-        as_alice(&Etcdctl::of(&cluster, member, ALICE), member);
-        as_others(&cluster, member);
+        as_root(&Etcdctl::of(cluster, member, ROOT), member);
+        as_alice(&Etcdctl::of(cluster, member, ALICE), member);
+        as_others(cluster, member);
     }
-    tokens_work_everywhere(&cluster).await;
-    changes_count_at_once(&cluster);
-    Etcdctl::of(&cluster, 2, ROOT).check(&["auth", "disable"], "Authentication Disabled\n");
+    tokens_work_everywhere(cluster).await;
+    changes_count_at_once(cluster);
+    Etcdctl::of(cluster, 2, ROOT).check(&["auth", "disable"], "Authentication Disabled\n");
     for member in 0..cluster.len() {
-        let anybody = Etcdctl::of(&cluster, member, None);
+        let anybody = Etcdctl::of(cluster, member, None);
         anybody.check(&["put", "anything", "v"], "OK\n");
         anybody.check(&["user", "list"], "alice\nroot\n");
     }
@@ -136,18 +156,43 @@ fn as_others(cluster: &StoreCluster, member: usize) {
 
 async fn tokens_work_everywhere(cluster: &StoreCluster) {
     for asked in 0..cluster.len() {
-        let login = pb::AuthenticateRequest { name: "alice".to_owned(), password: "alice's".to_owned() };
-        let token = AuthClient::new(cluster.channel(asked)).authenticate(login).await.unwrap().into_inner().token;
+        let token = log_in(cluster, asked, "alice", "alice's").await;
         for member in 0..cluster.len() {
-            let mut put = Request::new(pb::PutRequest { key: "app/token".into(), ..Default::default() });
-            put.metadata_mut().insert("token", token.parse().unwrap());
-            KvClient::new(cluster.channel(member)).put(put).await.unwrap();
+            put_with(cluster, member, &token).await.unwrap();
         }
     }
-    let mut put = Request::new(pb::PutRequest { key: "app/token".into(), ..Default::default() });
-    put.metadata_mut().insert("token", "lettersletters.1".parse().unwrap());
-    let status = KvClient::new(cluster.channel(0)).put(put).await.unwrap_err();
+    let status = put_with(cluster, 0, "lettersletters.1").await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "etcdserver: invalid auth token"));
+}
+
+async fn log_in(cluster: &StoreCluster, member: usize, name: &str, password: &str) -> String {
+    let login = pb::AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
+    AuthClient::new(cluster.channel(member)).authenticate(login).await.unwrap().into_inner().token
+}
+
+async fn put_with(cluster: &StoreCluster, member: usize, token: &str) -> Result<(), Status> {
+    let mut put = Request::new(pb::PutRequest { key: "app/token".into(), ..Default::default() });
+    put.metadata_mut().insert("token", token.parse().unwrap());
+    KvClient::new(cluster.channel(member)).put(put).await.map(drop)
+}
+
+/// A signed token says under which revision of users and roles it was given; a client asks for a new one after a change.
+async fn a_signed_token_holds_until_auth_changes(cluster: &StoreCluster) {
+    let token = log_in(cluster, 0, "alice", "alice's").await;
+    assert_eq!(token.split('.').count(), 3, "{token} is no JWT");
+    for member in 0..cluster.len() {
+        put_with(cluster, member, &token).await.unwrap();
+    }
+    let forged = token.split_at(token.len() - 8).0.to_owned() + "AAAAAAAA";
+    let status = put_with(cluster, 0, &forged).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "etcdserver: invalid auth token"));
+    Etcdctl::of(cluster, 1, ROOT).check(&["role", "add", "new"], "Role new created\n");
+    Etcdctl::of(cluster, 2, ROOT).check(&["role", "delete", "new"], "Role new deleted\n");
+    let status = put_with(cluster, 2, &token).await.unwrap_err();
+    let old = "etcdserver: revision of auth store is old";
+    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, old));
+    let renewed = log_in(cluster, 1, "alice", "alice's").await;
+    put_with(cluster, 2, &renewed).await.unwrap();
 }
 
 fn changes_count_at_once(cluster: &StoreCluster) {
