@@ -11,7 +11,13 @@ use std::time::{Duration, Instant};
 
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::kv_client::KvClient;
+use kontiki_api::etcdserverpb::lease_client::LeaseClient;
+use kontiki_api::etcdserverpb::maintenance_client::MaintenanceClient;
+use kontiki_api::etcdserverpb::watch_client::WatchClient;
+use kontiki_api::etcdserverpb::watch_request::RequestUnion;
+use rustix::process::Signal;
 use support::store::StoreCluster;
+use tonic::Code;
 
 /// A client that puts one key after the other through one member.
 struct Load {
@@ -102,4 +108,106 @@ async fn a_leader_told_to_stop_hands_over_first() {
     assert_eq!(seen.errors, 0);
     // An election takes more than 200 ms: a shorter gap shows that there was none.
     assert!(seen.gap < Duration::from_millis(200), "{seen:?}");
+}
+
+/// Members that a signal froze: the others see what a cut cable looks like.
+struct Frozen<'a> {
+    cluster: &'a mut StoreCluster,
+    members: Vec<usize>,
+}
+
+impl<'a> Frozen<'a> {
+    fn freeze(cluster: &'a mut StoreCluster, members: Vec<usize>) -> Self {
+        members.iter().for_each(|i| cluster.process(*i).signal(Signal::STOP));
+        Self { cluster, members }
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.members.iter().for_each(|i| self.cluster.process(*i).signal(Signal::CONT));
+    }
+}
+
+fn requires_leader<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_knows_that_it_does_not_lead() {
+    let mut cluster = StoreCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let channel = cluster.channel(leader);
+    let grant = pb::LeaseGrantRequest { ttl: 600, id: 7 };
+    LeaseClient::new(channel.clone()).lease_grant(grant).await.unwrap();
+    let (requests, waiting) = tokio::sync::mpsc::channel(1);
+    let create = pb::WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    requests.send(create).await.unwrap();
+    let requests = requires_leader(tokio_stream::wrappers::ReceiverStream::new(waiting));
+    let mut watch = WatchClient::new(channel.clone()).watch(requests).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().created);
+
+    let others = (0..3).filter(|i| *i != leader).collect();
+    let frozen = Frozen::freeze(&mut cluster, others);
+    // A renewal that starts now cannot be proven, whatever this member still believes of itself.
+    let renewal = LeaseClient::new(channel.clone())
+        .lease_keep_alive(tokio_stream::once(pb::LeaseKeepAliveRequest { id: 7 }))
+        .await
+        .unwrap()
+        .into_inner()
+        .message();
+    let status = until_leaderless(channel.clone()).await;
+    assert_eq!((status.leader, status.errors), (0, vec!["etcdserver: no leader".to_owned()]));
+    let range = pb::RangeRequest { key: "k".into(), serializable: true, ..Default::default() };
+    let refused = KvClient::new(channel.clone()).range(requires_leader(range.clone())).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
+    KvClient::new(channel.clone()).range(range).await.unwrap();
+    let ended = watch.message().await.unwrap_err();
+    assert_eq!((ended.code(), ended.message()), (Code::Unavailable, "etcdserver: no leader"));
+    let renewed = renewal.await;
+    assert!(!matches!(&renewed, Ok(Some(answer)) if answer.ttl > 0), "{renewed:?}");
+
+    drop(frozen);
+    let load = Load::start(channel.clone());
+    load.progress(10).await;
+    load.stop().await;
+    let renewed = LeaseClient::new(channel)
+        .lease_keep_alive(tokio_stream::once(pb::LeaseKeepAliveRequest { id: 7 }))
+        .await
+        .unwrap()
+        .into_inner()
+        .message()
+        .await;
+    assert_eq!(renewed.unwrap().unwrap().ttl, 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_nobody_talks_to_knows_no_leader() {
+    let mut cluster = StoreCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let channel = cluster.channel(follower);
+    let others = (0..3).filter(|i| *i != follower).collect();
+    let frozen = Frozen::freeze(&mut cluster, others);
+    let status = until_leaderless(channel.clone()).await;
+    assert_eq!(status.errors, ["etcdserver: no leader"]);
+    drop(frozen);
+    cluster.await_ready(follower).await;
+    assert_ne!(MaintenanceClient::new(channel).status(pb::StatusRequest {}).await.unwrap().into_inner().leader, 0);
+}
+
+async fn until_leaderless(channel: tonic::transport::Channel) -> pb::StatusResponse {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut maintenance = MaintenanceClient::new(channel);
+    loop {
+        let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        if status.leader == 0 {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "after 10 s it still names a leader: {status:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

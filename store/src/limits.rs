@@ -74,6 +74,8 @@ pub const SNAPSHOT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// One question to the leader (read index, lease); it is asked again until the request's own deadline.
 pub const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest elections without word from the leader, or of a leader from a majority, after which there is none.
+pub const SILENT_ELECTIONS: u32 = 2;
 /// Between two attempts at the same leader.
 pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks whether a leader whose connection ended still listens; after the last one it counts as alive.

@@ -36,12 +36,14 @@ mod autocompact;
 mod barrier;
 mod change;
 mod checks;
+mod coalesce;
 #[cfg(test)]
 mod crash_tests;
 mod failover;
 mod force;
 mod inner;
 mod join;
+mod leadership;
 mod leases;
 mod leave;
 mod maintain;
@@ -340,7 +342,7 @@ impl Member {
         MemberStatus {
             id: inner.config.id,
             cluster_id: inner.config.cluster_id,
-            leader: metrics.current_leader,
+            leader: inner.leadership.borrow().leader,
             term: Term(metrics.current_term),
             committed: index(metrics.local_committed.map(|id| id.index)),
             applied: index(inner.progress.borrow().next.checked_sub(1)),

@@ -6,8 +6,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::future::BoxFuture;
 use futures::stream::unfold;
+use futures::{FutureExt as _, Stream};
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::watch_request::RequestUnion;
 use kontiki_api::etcdserverpb::watch_server::Watch;
@@ -32,7 +33,10 @@ impl Watch for Edge {
             progress_interval: self.config.progress_interval,
             fragment_bytes: self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES,
         };
-        let needs_leader = wants_leader(request.metadata());
+        let leaderless = match wants_leader(request.metadata()) {
+            true => leaderless(self.member.leadership()).boxed(),
+            false => std::future::pending().boxed(),
+        };
         let (sender, requests) = split(request);
         let session = Session {
             edge: self.clone(),
@@ -40,7 +44,7 @@ impl Watch for Edge {
             watch: self.member.reader().watch().stream_with(options),
             requests,
             half_closed: false,
-            needs_leader,
+            leaderless,
             ended: false,
         };
         Ok(Response::new(Box::pin(unfold(session, Session::next))))
@@ -68,7 +72,8 @@ struct Session {
     requests: Streaming<pb::WatchRequest>,
     /// The client sends no further request; its watchers go on.
     half_closed: bool,
-    needs_leader: bool,
+    /// Ends when there has been no leader for too long, for a client that wants one.
+    leaderless: BoxFuture<'static, ()>,
     ended: bool,
 }
 
@@ -77,7 +82,6 @@ impl Session {
         if self.ended {
             return None;
         }
-        let mut leadership = self.edge.member.leadership();
         let mut quarantine = self.edge.member.quarantine();
         loop {
             let accepts = !self.half_closed && self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
@@ -103,7 +107,7 @@ impl Session {
                     // A code on which clients go on elsewhere: what they have seen last they have to ask for again.
                     return Some((Err(Status::unavailable(StoreError::Corrupt.to_string())), self));
                 }
-                () = leaderless(&mut leadership), if self.needs_leader => {
+                () = &mut self.leaderless => {
                     self.ended = true;
                     return Some((Err(StoreError::NoLeader.into()), self));
                 }
@@ -132,7 +136,7 @@ async fn quarantined(quarantine: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// Returns when no leader has been known for [`limits::LEADERLESS_WATCH_GRACE`].
-async fn leaderless(leadership: &mut tokio::sync::watch::Receiver<crate::member::Leadership>) {
+async fn leaderless(mut leadership: tokio::sync::watch::Receiver<crate::member::Leadership>) {
     loop {
         let known = leadership.borrow_and_update().leader.is_some();
         let changed = leadership.changed();

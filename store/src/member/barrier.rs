@@ -8,59 +8,41 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use openraft::ReadPolicy;
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::inner::Inner;
+use crate::consensus::types::LogId;
 use crate::error::StoreError;
 use crate::io::peer::{Kind, Lane};
 use crate::limits::READ_INDEX_TIMEOUT;
 
-type Outcome = Result<(), StoreError>;
-
-#[derive(Default)]
-struct State {
-    waiting: Vec<oneshot::Sender<Outcome>>,
-    running: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Barrier(Mutex<State>);
+pub(super) type Outcome = Result<(), StoreError>;
 
 impl Inner {
     pub(super) async fn read_barrier(self: &Arc<Self>) -> Outcome {
-        let (sender, outcome) = oneshot::channel();
-        let start = {
-            let mut state = self.barrier.0.lock();
-            state.waiting.push(sender);
-            !std::mem::replace(&mut state.running, true)
+        let inner = self.clone();
+        let question = move || {
+            let inner = inner.clone();
+            async move {
+                let outcome = inner.confirm().await;
+                if outcome.is_err() {
+                    inner.metrics.server.failed_read_indexes.inc();
+                }
+                outcome
+            }
         };
-        if start {
-            self.tasks.spawn(self.clone().run_barriers());
-        }
-        outcome.await.unwrap_or(Err(StoreError::Stopped))
+        self.barrier.ask(&self.tasks, question).await.unwrap_or(Err(StoreError::Stopped))
     }
 
-    async fn run_barriers(self: Arc<Self>) {
-        loop {
-            let waiting = {
-                let mut state = self.barrier.0.lock();
-                if state.waiting.is_empty() {
-                    state.running = false;
-                    return;
-                }
-                std::mem::take(&mut state.waiting)
-            };
-            let outcome = self.confirm().await;
-            if outcome.is_err() {
-                self.metrics.server.failed_read_indexes.inc();
-            }
-            for read in waiting {
-                // A client may have gone away meanwhile.
-                let _ = read.send(outcome.clone());
-            }
-        }
+    /// Proves with a majority that this member leads, after it was asked; answers the index that this leader's clients may
+    /// have seen, with the term, or `None` when it does not lead.
+    pub(super) async fn prove_leadership(self: &Arc<Self>) -> Option<LogId> {
+        let inner = self.clone();
+        let question = move || {
+            let inner = inner.clone();
+            async move { timeout_at(Instant::now() + READ_INDEX_TIMEOUT, inner.read_log_id()).await.ok().flatten() }
+        };
+        self.leads.ask(&self.tasks, question).await.flatten()
     }
 
     /// One confirmation, tried again while there is no leader.
@@ -96,8 +78,13 @@ impl Inner {
 
     /// The index that a read confirmed by this leader must see; `None` when this member does not lead.
     pub(super) async fn read_index(&self) -> Option<u64> {
+        Some(self.read_log_id().await?.index)
+    }
+
+    async fn read_log_id(&self) -> Option<LogId> {
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
-        Some(linearizer.read_log_id().index())
+        let read = linearizer.read_log_id();
+        Some(LogId::new(*read.committed_leader_id(), read.index()))
     }
 }
 

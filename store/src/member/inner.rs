@@ -11,14 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Authority;
-use super::barrier::Barrier;
+use super::barrier::Outcome;
+use super::coalesce::Coalesced;
+use super::leadership::Contact;
 use super::leases::Leases;
 use super::maintain::Maintained;
 use super::reconfigure::Reconfiguration;
 use super::{Leadership, MemberConfig};
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::{Machine, Progress};
-use crate::consensus::types::{Address, LeaderId, Types};
+use crate::consensus::types::{Address, LeaderId, LogId, Types};
 use crate::error::StoreError;
 use crate::ids::MemberId;
 use crate::io::checkpoint::Checkpoints;
@@ -43,7 +45,9 @@ pub(super) struct Inner {
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: watch::Receiver<Progress>,
     pub(super) leadership: watch::Receiver<Leadership>,
-    pub(super) barrier: Barrier,
+    pub(super) contact: Contact,
+    pub(super) barrier: Arc<Coalesced<Outcome>>,
+    pub(super) leads: Arc<Coalesced<Option<LogId>>>,
     pub(super) leases: Leases,
     pub(super) authority: Authority,
     pub(super) snapshots: Arc<Receiver>,

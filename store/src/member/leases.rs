@@ -16,7 +16,7 @@ use super::inner::{Inner, until};
 use super::{Leadership, TimeToLive};
 use crate::command::Command;
 use crate::error::StoreError;
-use crate::ids::LeaseId;
+use crate::ids::{LeaseId, Term};
 use crate::io::clock::Clock;
 use crate::io::peer::{Kind, Lane};
 use crate::lease::Lessor;
@@ -27,8 +27,8 @@ use crate::state::{LeaseChange, LeaseChanges, Reader};
 struct Timed {
     lessor: Lessor,
     version: u64,
-    /// Only between taking over and losing leadership.
-    is_primary: bool,
+    /// The term of this member's leadership, between taking over and losing it.
+    primary: Option<Term>,
 }
 
 pub(super) struct Leases {
@@ -40,7 +40,7 @@ pub(super) struct Leases {
 
 /// A lease's answer from the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lease<T> {
+enum Lease<T> {
     NotPrimary,
     Missing,
     Found(T),
@@ -51,39 +51,40 @@ impl Leases {
         Self { timed: Mutex::new(Timed::default()), reader, clock, renewed }
     }
 
-    fn promote(&self, extend: std::time::Duration) {
+    fn promote(&self, term: Term, extend: std::time::Duration) {
         let mut timed = self.timed.lock();
         let (_, version) = self.reader.lease_changes(0);
         timed.version = version;
         let now = self.clock.now();
         timed.lessor.promote(now, self.reader.leases(), extend);
-        timed.is_primary = true;
+        timed.primary = Some(term);
     }
 
     fn demote(&self) {
         let mut timed = self.timed.lock();
         timed.lessor.demote();
-        timed.is_primary = false;
+        timed.primary = None;
     }
 
-    pub(super) fn renew(&self, lease: LeaseId) -> Lease<i64> {
-        let renewed = self.ask(|lessor, now| lessor.renew(lease, now));
+    fn renew(&self, proven: Term, lease: LeaseId) -> Lease<i64> {
+        let renewed = self.ask(proven, |lessor, now| lessor.renew(lease, now));
         if let Lease::Found(_) = renewed {
             self.renewed.inc();
         }
         renewed
     }
 
-    pub(super) fn remaining(&self, lease: LeaseId) -> Lease<TimeToLive> {
-        self.ask(|lessor, now| {
+    fn remaining(&self, proven: Term, lease: LeaseId) -> Lease<TimeToLive> {
+        self.ask(proven, |lessor, now| {
             let (remaining_s, granted_s) = lessor.remaining(lease, now)?;
             Some(TimeToLive { remaining_s, granted_s })
         })
     }
 
-    fn ask<T>(&self, question: impl FnOnce(&mut Lessor, std::time::Duration) -> Option<T>) -> Lease<T> {
+    /// Answers for a leader that has proven its leadership of the term `proven`.
+    fn ask<T>(&self, proven: Term, question: impl FnOnce(&mut Lessor, std::time::Duration) -> Option<T>) -> Lease<T> {
         let mut timed = self.timed.lock();
-        if !timed.is_primary {
+        if timed.primary != Some(proven) {
             return Lease::NotPrimary;
         }
         self.catch_up(&mut timed);
@@ -122,27 +123,35 @@ impl Leases {
 }
 
 impl Inner {
-    pub(super) async fn keep_alive(&self, lease: LeaseId) -> Result<i64, StoreError> {
-        let answer = self.ask_primary(Kind::KeepAlive, lease, |leases| encode_ttl(leases.renew(lease))).await?;
+    pub(super) async fn keep_alive(self: &Arc<Self>, lease: LeaseId) -> Result<i64, StoreError> {
+        let answer = self.ask_primary(Kind::KeepAlive, lease).await?;
         Ok(answer.map_or(0, |ttl| ttl.granted_s))
     }
 
-    pub(super) async fn time_to_live(&self, lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
-        self.ask_primary(Kind::TimeToLive, lease, |leases| encode_times(leases.remaining(lease))).await
+    pub(super) async fn time_to_live(self: &Arc<Self>, lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
+        self.ask_primary(Kind::TimeToLive, lease).await
+    }
+
+    /// Renews a lease, or tells its times, if this member leads: a leader that was cut off must not renew what its
+    /// successor may have revoked.
+    pub(super) async fn answer_for_leases(self: &Arc<Self>, kind: Kind, lease: LeaseId) -> Bytes {
+        let Some(proof) = self.prove_leadership().await else { return encode_times(Lease::NotPrimary) };
+        let (term, mut progress) = (Term(proof.leader_id.term), self.progress.clone());
+        let applied = progress.wait_for(|progress| progress.next > proof.index);
+        match tokio::time::timeout(READ_INDEX_TIMEOUT, applied).await {
+            Ok(Ok(_)) if kind == Kind::KeepAlive => encode_ttl(self.leases.renew(term, lease)),
+            Ok(Ok(_)) => encode_times(self.leases.remaining(term, lease)),
+            Ok(Err(_)) | Err(_) => encode_times(Lease::NotPrimary),
+        }
     }
 
     /// Asks the leader's lessor, which may be this one's, until one answers.
-    async fn ask_primary(
-        &self,
-        kind: Kind,
-        lease: LeaseId,
-        here: impl Fn(&Leases) -> Bytes,
-    ) -> Result<Option<TimeToLive>, StoreError> {
+    async fn ask_primary(self: &Arc<Self>, kind: Kind, lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
         let deadline = self.deadline();
         loop {
             let answer = match self.leader() {
                 None => None,
-                Some(leader) if leader.is_self => Some(here(&self.leases)),
+                Some(leader) if leader.is_self => Some(self.answer_for_leases(kind, lease).await),
                 Some(leader) => match self.client(leader.member, Lane::Control) {
                     Some(client) => {
                         let body = Bytes::copy_from_slice(&lease.0.to_le_bytes());
@@ -186,7 +195,7 @@ impl Inner {
         if *leadership.borrow_and_update() != mine {
             return;
         }
-        self.leases.promote(self.config.timing.election_max);
+        self.leases.promote(mine.term, self.config.timing.election_max);
         loop {
             let (expired, next) = self.leases.expired();
             if !expired.is_empty() {
@@ -229,7 +238,7 @@ const NOT_PRIMARY: u8 = 0;
 const MISSING: u8 = 1;
 const FOUND: u8 = 2;
 
-pub(super) fn encode_ttl(lease: Lease<i64>) -> Bytes {
+fn encode_ttl(lease: Lease<i64>) -> Bytes {
     encode_times(match lease {
         Lease::Found(ttl_s) => Lease::Found(TimeToLive { remaining_s: ttl_s, granted_s: ttl_s }),
         Lease::Missing => Lease::Missing,
@@ -237,7 +246,7 @@ pub(super) fn encode_ttl(lease: Lease<i64>) -> Bytes {
     })
 }
 
-pub(super) fn encode_times(lease: Lease<TimeToLive>) -> Bytes {
+fn encode_times(lease: Lease<TimeToLive>) -> Bytes {
     let mut bytes = BytesMut::with_capacity(17);
     match lease {
         Lease::NotPrimary => bytes.put_u8(NOT_PRIMARY),

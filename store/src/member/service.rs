@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::barrier::encode_index;
 use super::inner::Inner;
-use super::leases::{encode_times, encode_ttl};
 use super::propose::decode_forward;
 use crate::consensus::state_machine::SnapshotData;
 use crate::consensus::{codec, wire};
@@ -86,6 +85,7 @@ impl Inner {
         match kind {
             Kind::Append => {
                 let request = wire::decode_append(body).map_err(text)?;
+                self.heard_from(&request.vote);
                 let response = self.raft.append_entries(request).await.map_err(text)?;
                 Ok(wire::encode_append_response(&response))
             }
@@ -110,8 +110,7 @@ impl Inner {
                 Some(index) => Ok(encode_index(index)),
                 None => Err("not the leader".to_owned()),
             },
-            Kind::KeepAlive => Ok(encode_ttl(self.leases.renew(lease(&body)?))),
-            Kind::TimeToLive => Ok(encode_times(self.leases.remaining(lease(&body)?))),
+            Kind::KeepAlive | Kind::TimeToLive => Ok(self.answer_for_leases(kind, lease(&body)?).await),
             Kind::IsKnown => Ok(encoded(&self.standing(from))),
             Kind::Roster => Ok(encoded(&self.roster().await)),
             Kind::MayChange => self.judge_change(&body),

@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Authority;
-use super::barrier::Barrier;
 use super::force::take_over;
 use super::inner::{Inner, Raft};
 use super::join::{Beginning, identify};
+use super::leadership::{self, Contact};
 use super::leases::Leases;
 use super::maintain::{self, Maintained};
 use super::service::{PeerService, Standing};
@@ -33,7 +33,7 @@ use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::Machine;
 use crate::consensus::types::Address;
 use crate::consensus::{StateMachine, codec};
-use crate::ids::{MemberId, Term};
+use crate::ids::MemberId;
 use crate::io::checkpoint::Checkpoints;
 use crate::io::clock::SystemClock;
 use crate::io::disk::LocalDisk;
@@ -93,7 +93,9 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let (leading, leadership) = watch::channel(Leadership::default());
     let inner = Arc::new(Inner {
         leases: Leases::new(reader.clone(), Arc::new(SystemClock::default()), metrics.server.leases_renewed.clone()),
-        barrier: Barrier::default(),
+        barrier: Arc::default(),
+        leads: Arc::default(),
+        contact: Contact::default(),
         started: Instant::now(),
         reconfiguration: Mutex::default(),
         left: CancellationToken::new(),
@@ -285,7 +287,7 @@ fn run_tasks(
     for listener in listeners {
         tasks.spawn(server::serve(listener, inner.clients.me(), service.clone(), inner.stop.clone()));
     }
-    tasks.spawn(follow_leadership(inner.clone(), leading));
+    tasks.spawn(leadership::follow(inner.clone(), leading));
     tasks.spawn(inner.clone().watch_connections(losses));
     tasks.spawn(inner.clone().run_leases());
     tasks.spawn(inner.clone().run_upkeep());
@@ -293,42 +295,6 @@ fn run_tasks(
     tasks.spawn(inner.clone().run_reconfiguration());
     tasks.spawn(inner.clone().watch_standing());
     maintain::run(inner);
-}
-
-/// Turns Raft's metrics into [`Leadership`], and stops the process when Raft itself has failed.
-async fn follow_leadership(inner: Arc<Inner>, leading: watch::Sender<Leadership>) {
-    // These metrics change with the leader or the vote only, not with every entry.
-    let mut metrics = inner.raft.server_metrics();
-    loop {
-        let now = {
-            let metrics = metrics.borrow_watched();
-            let leader = metrics.current_leader;
-            Leadership { leader, term: Term(metrics.vote.leader_id.term), is_self: leader == Some(inner.config.id) }
-        };
-        leading.send_if_modified(|known| {
-            let changed = *known != now;
-            if changed && known.leader != now.leader {
-                match now.leader {
-                    Some(leader) => {
-                        inner.metrics.server.leader_changes.inc();
-                        tracing::info!(%leader, term = %now.term, is_self = now.is_self, "a leader is known")
-                    }
-                    None => tracing::info!(term = %now.term, "no leader is known"),
-                }
-            }
-            *known = now;
-            changed
-        });
-        tokio::select! {
-            changed = metrics.changed() => if changed.is_err() { break },
-            () = inner.stop.cancelled() => return,
-        }
-    }
-    if !inner.is_stopping() {
-        let failed = inner.raft.metrics().borrow_watched().running_state.clone().err();
-        let reason = failed.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-        crate::io::abort(&format!("raft stopped by itself: {reason}; stopping the process"));
-    }
 }
 
 async fn bootstrap(inner: &Inner, pristine: bool, beginning: Beginning) -> Result<(), StartError> {
