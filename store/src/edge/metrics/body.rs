@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tonic::Code;
 
@@ -45,22 +46,33 @@ impl Meter {
     }
 }
 
-/// What the client sends.
-pub(super) struct Requesting {
+/// A body whose frames pass through and are told to `side` as they do.
+pub(super) struct Metered<S> {
     inner: Body,
-    metrics: Arc<RpcMetrics>,
-    place: usize,
     meter: Meter,
-    broken: Option<Arc<AtomicBool>>,
+    side: S,
 }
 
-impl Requesting {
-    pub(super) fn new(inner: Body, metrics: Arc<RpcMetrics>, place: usize, broken: Option<Arc<AtomicBool>>) -> Self {
-        Self { inner, metrics, place, meter: Meter::default(), broken }
+/// What is done with the frames of one direction.
+pub(super) trait Side: Unpin {
+    fn messages(&mut self, messages: u64, bytes: u64);
+    /// Trailers, a failure, or the end without either.
+    fn ends(&mut self, ending: Ending<'_>);
+}
+
+pub(super) enum Ending<'a> {
+    Trailers(&'a HeaderMap),
+    Failure,
+    Nothing,
+}
+
+impl<S: Side> Metered<S> {
+    pub(super) fn new(inner: Body, side: S) -> Self {
+        Self { inner, meter: Meter::default(), side }
     }
 }
 
-impl http_body::Body for Requesting {
+impl<S: Side> http_body::Body for Metered<S> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -68,23 +80,21 @@ impl http_body::Body for Requesting {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    let (messages, bytes) = self.meter.feed(data);
+                    let (messages, bytes) = this.meter.feed(data);
                     if messages > 0 {
-                        self.metrics.method(self.place).receive(messages);
-                        self.metrics.received_bytes.inc_by(bytes);
+                        this.side.messages(messages, bytes);
                     }
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.side.ends(Ending::Trailers(trailers));
                 }
             }
-            Some(Err(_)) => {
-                if let Some(broken) = &self.broken {
-                    broken.store(true, Ordering::Relaxed);
-                }
-            }
-            None => {}
+            Some(Err(_)) => this.side.ends(Ending::Failure),
+            None => this.side.ends(Ending::Nothing),
         }
         Poll::Ready(frame)
     }
@@ -95,53 +105,41 @@ impl http_body::Body for Requesting {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// What the client sends.
+pub(super) struct Requests {
+    pub(super) metrics: Arc<RpcMetrics>,
+    pub(super) place: usize,
+    pub(super) broken: Option<Arc<AtomicBool>>,
+}
+
+impl Side for Requests {
+    fn messages(&mut self, messages: u64, bytes: u64) {
+        self.metrics.method(self.place).receive(messages);
+        self.metrics.received_bytes.inc_by(bytes);
+    }
+
+    fn ends(&mut self, ending: Ending<'_>) {
+        if let (Ending::Failure, Some(broken)) = (ending, &self.broken) {
+            broken.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 /// What the client gets.
-pub(super) struct Answering {
-    inner: Body,
-    call: Call,
-    meter: Meter,
-}
-
-impl Answering {
-    pub(super) fn new(inner: Body, call: Call) -> Self {
-        Self { inner, call, meter: Meter::default() }
-    }
-}
-
-impl http_body::Body for Answering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    let (messages, bytes) = self.meter.feed(data);
-                    self.call.sent(messages, bytes);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.call.finish(code(trailers).unwrap_or(Code::Unknown));
-                }
-            }
-            Some(Err(_)) => self.call.finish(Code::Unknown),
-            // Without trailers: not an answer of gRPC.
-            None => self.call.finish(Code::Unknown),
-        }
-        Poll::Ready(frame)
+impl Side for Call {
+    fn messages(&mut self, messages: u64, bytes: u64) {
+        self.sent(messages, bytes);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+    fn ends(&mut self, ending: Ending<'_>) {
+        self.finish(match ending {
+            Ending::Trailers(trailers) => code(trailers).unwrap_or(Code::Unknown),
+            // Without trailers it is not an answer of gRPC.
+            Ending::Failure | Ending::Nothing => Code::Unknown,
+        });
     }
 }
 

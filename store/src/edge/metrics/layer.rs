@@ -18,7 +18,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::body::{Answering, Requesting};
+use super::body::{Metered, Requests};
 use crate::io::clock::Stopwatch;
 use crate::metrics::RpcMetrics;
 use crate::metrics::rpc::Method;
@@ -70,9 +70,8 @@ where
             let status = Status::invalid_argument("etcdserver: invalid client api version");
             return Calling::Refused(Some((status, call)));
         }
-        let broken = call.broken.clone();
-        let metrics = self.counting.metrics.clone();
-        let request = request.map(|body| Body::new(Requesting::new(body, metrics, place, broken)));
+        let requests = Requests { metrics: self.counting.metrics.clone(), place, broken: call.broken.clone() };
+        let request = request.map(|body| Body::new(Metered::new(body, requests)));
         Calling::Counted(self.inner.call(request), Some(call))
     }
 }
@@ -102,7 +101,7 @@ where
                         call.finish(code);
                         Poll::Ready(Ok(response))
                     }
-                    None => Poll::Ready(Ok(response.map(|body| Body::new(Answering::new(body, call))))),
+                    None => Poll::Ready(Ok(response.map(|body| Body::new(Metered::new(body, call))))),
                 }
             }
             Self::Refused(refused) => {
@@ -164,10 +163,8 @@ impl Call {
     }
 
     pub(super) fn sent(&self, messages: u64, bytes: u64) {
-        if messages > 0 {
-            self.method().send(messages);
-            self.metrics.sent_bytes.inc_by(bytes);
-        }
+        self.method().send(messages);
+        self.metrics.sent_bytes.inc_by(bytes);
     }
 
     pub(super) fn finish(&mut self, code: Code) {
