@@ -9,15 +9,14 @@ mod peers;
 pub mod rpc;
 mod server;
 mod state;
+mod text;
 mod wal;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::core::Collector;
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use self::apply::ApplyMetrics;
 pub use self::peers::{PeerMetrics, PeerTraffic};
@@ -61,7 +60,7 @@ impl Metrics {
     /// Everything, in Prometheus' text form.
     #[must_use]
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a text can always grow")
+        text::encode(&self.registry.gather())
     }
 }
 
