@@ -1,7 +1,7 @@
 //! Answers and failures as HTTP: grpc-gateway's status codes and bodies.
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,26 +11,25 @@ use tonic::{Code, Status};
 
 use super::json;
 
-/// Both forms of the error text: clients of etcd before 3.6 read `error`, later ones `message`.
+/// `google.rpc.Status` as etcd's gateway prints it: in proto's order, and without the fields that are empty, of which
+/// `details` always is one. Releases before 3.6 said the text a second time, as `error`.
 #[derive(Serialize)]
 struct Failure<'a> {
-    error: &'a str,
     code: i32,
+    #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
-    details: [(); 0],
 }
 
-/// A failure within a stream: it has one form only.
+impl<'a> Failure<'a> {
+    fn of(status: &'a Status) -> Self {
+        Self { code: status.code().into(), message: status.message() }
+    }
+}
+
+/// A failure within a stream.
 #[derive(Serialize)]
 struct StreamFailure<'a> {
-    error: StreamFailureBody<'a>,
-}
-
-#[derive(Serialize)]
-struct StreamFailureBody<'a> {
-    code: i32,
-    message: &'a str,
-    details: [(); 0],
+    error: Failure<'a>,
 }
 
 pub(super) fn unary(message: &DynamicMessage) -> Response {
@@ -49,17 +48,21 @@ pub(super) fn line(message: &DynamicMessage) -> Bytes {
 
 /// The line that ends a stream which failed.
 pub(super) fn failure_line(status: &Status) -> Bytes {
-    let error = StreamFailureBody { code: status.code().into(), message: status.message(), details: [] };
-    let mut text = serde_json::to_vec(&StreamFailure { error }).expect("texts and numbers have a JSON form");
+    let failure = StreamFailure { error: Failure::of(status) };
+    let mut text = serde_json::to_vec(&failure).expect("texts and numbers have a JSON form");
     text.push(b'\n');
     text.into()
 }
 
 pub(super) fn failure(status: &Status) -> Response {
-    let message = status.message();
-    let failure = Failure { error: message, code: status.code().into(), message, details: [] };
-    let text = serde_json::to_vec(&failure).expect("texts and numbers have a JSON form");
-    response(http_status(status.code()), Body::from(text))
+    let text = serde_json::to_vec(&Failure::of(status)).expect("texts and numbers have a JSON form");
+    let mut response = response(http_status(status.code()), Body::from(text));
+    if status.code() == Code::Unauthenticated
+        && let Ok(message) = HeaderValue::from_str(status.message())
+    {
+        response.headers_mut().insert(WWW_AUTHENTICATE, message);
+    }
+    response
 }
 
 pub(super) fn response(status: StatusCode, body: Body) -> Response {
@@ -87,5 +90,18 @@ pub(super) fn http_status(code: Code) -> StatusCode {
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_without_a_valid_token_is_told_so_in_a_header_too() {
+        let response = failure(&Status::unauthenticated("etcdserver: invalid auth token"));
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "etcdserver: invalid auth token");
+        assert!(!failure(&Status::not_found("")).headers().contains_key(WWW_AUTHENTICATE));
     }
 }
