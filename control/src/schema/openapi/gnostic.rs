@@ -78,8 +78,8 @@ fn parameters(out: &mut Vec<u8>, tag: u32, value: &Value) {
         message(out, tag, |out| {
             message(out, 1, |out| match parameter["in"].as_str() {
                 Some("body") => message(out, 1, |out| body_parameter(out, parameter)),
-                Some("query") => message(out, 2, |out| message(out, 3, |out| query_parameter(out, parameter))),
-                Some("path") => message(out, 2, |out| message(out, 4, |out| path_parameter(out, parameter))),
+                Some("query") => message(out, 2, |out| message(out, 3, |out| plain_parameter(out, parameter, &QUERY))),
+                Some("path") => message(out, 2, |out| message(out, 4, |out| plain_parameter(out, parameter, &PATH))),
                 other => panic!("parameters are in body, query or path, not {other:?}"),
             });
         });
@@ -99,30 +99,26 @@ fn body_parameter(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-fn query_parameter(out: &mut Vec<u8>, value: &Value) {
-    for (key, value) in object(value) {
-        match key.as_str() {
-            "required" => flag(out, 1, value),
-            "in" => text(out, 2, value),
-            "description" => text(out, 3, value),
-            "name" => text(out, 4, value),
-            "type" => text(out, 6, value),
-            "uniqueItems" => flag(out, 20, value),
-            _ => extension(out, 23, key, value),
-        }
-    }
+/// The numbers of the fields in which the messages of query and path parameters differ.
+struct Numbers {
+    kind: u32,
+    unique_items: u32,
+    extension: u32,
 }
 
-fn path_parameter(out: &mut Vec<u8>, value: &Value) {
+const QUERY: Numbers = Numbers { kind: 6, unique_items: 20, extension: 23 };
+const PATH: Numbers = Numbers { kind: 5, unique_items: 19, extension: 22 };
+
+fn plain_parameter(out: &mut Vec<u8>, value: &Value, numbers: &Numbers) {
     for (key, value) in object(value) {
         match key.as_str() {
             "required" => flag(out, 1, value),
             "in" => text(out, 2, value),
             "description" => text(out, 3, value),
             "name" => text(out, 4, value),
-            "type" => text(out, 5, value),
-            "uniqueItems" => flag(out, 19, value),
-            _ => extension(out, 22, key, value),
+            "type" => text(out, numbers.kind, value),
+            "uniqueItems" => flag(out, numbers.unique_items, value),
+            _ => extension(out, numbers.extension, key, value),
         }
     }
 }
