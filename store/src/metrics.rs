@@ -6,6 +6,7 @@
 
 mod apply;
 mod peers;
+mod process;
 pub mod rpc;
 mod server;
 mod state;
@@ -20,6 +21,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 
 pub use self::apply::ApplyMetrics;
 pub use self::peers::{PeerMetrics, PeerTraffic};
+pub use self::process::{ProcessMetrics, ScrapeMetrics};
 pub use self::rpc::RpcMetrics;
 pub use self::server::ServerMetrics;
 pub use self::state::{Counts, StateMetrics};
@@ -34,6 +36,8 @@ pub struct Metrics {
     pub wal: WalMetrics,
     pub peers: PeerMetrics,
     pub rpc: Arc<RpcMetrics>,
+    pub process: ProcessMetrics,
+    pub scrapes: ScrapeMetrics,
 }
 
 impl Default for Metrics {
@@ -53,6 +57,8 @@ impl Metrics {
             wal: WalMetrics::new(&registry),
             peers: PeerMetrics::new(&registry),
             rpc: RpcMetrics::new(&registry),
+            process: ProcessMetrics::new(&registry),
+            scrapes: ScrapeMetrics::new(&registry),
             registry,
         }
     }

@@ -19,8 +19,10 @@ use crate::metrics::Metrics;
 
 pub(super) async fn text(State(edge): State<Edge>) -> Response {
     let metrics = edge.member.metrics();
-    edge.look(metrics);
-    let text = metrics.text();
+    let text = metrics.scrapes.count(|| {
+        edge.look(metrics);
+        metrics.text()
+    });
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -60,12 +62,15 @@ impl Edge {
 
 fn look_at_process(metrics: &Metrics) {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let (process, usage) = (&metrics.server.process, Usage::now());
+    let (process, usage) = (&metrics.process, Usage::now());
     process.cpu_seconds.inc_by((usage.cpu_seconds - process.cpu_seconds.get()).max(0.0));
     process.resident_bytes.set(whole(usage.resident_bytes));
     process.virtual_bytes.set(whole(usage.virtual_bytes));
     process.start_time_s.set(usage.start_time_s);
+    process.virtual_max_bytes.set(usage.virtual_max_bytes as f64);
     for used in [&process.open_fds, &process.fds_used] {
+    process.received_bytes.inc_by(usage.received_bytes.saturating_sub(process.received_bytes.get()));
+    process.sent_bytes.inc_by(usage.sent_bytes.saturating_sub(process.sent_bytes.get()));
         used.set(whole(usage.open_fds));
     }
     for limit in [&process.max_fds, &process.fds_limit] {

@@ -1,8 +1,8 @@
-//! The member as a whole: leadership, proposals, health, and the process it runs in.
+//! The member as a whole: leadership, proposals, health.
 
-use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::{WELL_FORMED, counter, counters, float_gauge, gauge, gauges, register};
+use super::{counter, counters, gauge, gauges};
 
 pub struct ServerMetrics {
     pub has_leader: IntGauge,
@@ -27,19 +27,6 @@ pub struct ServerMetrics {
     pub health_failures: IntCounter,
     pub check: IntGaugeVec,
     pub checks: IntCounterVec,
-    pub process: ProcessMetrics,
-}
-
-/// What the kernel says about the process.
-pub struct ProcessMetrics {
-    pub cpu_seconds: Counter,
-    pub open_fds: IntGauge,
-    pub max_fds: IntGauge,
-    pub fds_used: IntGauge,
-    pub fds_limit: IntGauge,
-    pub resident_bytes: IntGauge,
-    pub virtual_bytes: IntGauge,
-    pub start_time_s: Gauge,
 }
 
 impl ServerMetrics {
@@ -107,7 +94,6 @@ impl ServerMetrics {
                 "The total number of each kind of healthcheck.",
                 &["type", "name", "status"],
             ),
-            process: ProcessMetrics::new(r),
         }
     }
 }
@@ -116,27 +102,4 @@ impl ServerMetrics {
 fn no_go(r: &Registry) {
     let help = "Which Go version server is running with: none.";
     gauges(r, "etcd_server_go_version", help, &["server_go_version"]).with_label_values(&["none"]).set(1);
-}
-
-impl ProcessMetrics {
-    fn new(r: &Registry) -> Self {
-        Self {
-            cpu_seconds: register(
-                r,
-                Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
-                    .expect(WELL_FORMED),
-            ),
-            open_fds: gauge(r, "process_open_fds", "Number of open file descriptors."),
-            max_fds: gauge(r, "process_max_fds", "Maximum number of open file descriptors."),
-            fds_used: gauge(r, "os_fd_used", "The number of used file descriptors."),
-            fds_limit: gauge(r, "os_fd_limit", "The file descriptor limit."),
-            resident_bytes: gauge(r, "process_resident_memory_bytes", "Resident memory size in bytes."),
-            virtual_bytes: gauge(r, "process_virtual_memory_bytes", "Virtual memory size in bytes."),
-            start_time_s: float_gauge(
-                r,
-                "process_start_time_seconds",
-                "Start time of the process since unix epoch in seconds.",
-            ),
-        }
-    }
 }
