@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::auth::{AuthOptions, Caller};
 use crate::command::{Command, Reply};
+use crate::config::gates::FeatureGates;
 use crate::config::tls::TlsSettings;
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, LogIndex, MemberId, Term};
@@ -146,6 +147,8 @@ pub struct MemberConfig {
     pub warn_apply: Duration,
     pub auth: AuthOptions,
     pub maintenance: MaintenanceOptions,
+    /// Told in the metrics; those that a part of the member obeys are among that part's options.
+    pub gates: FeatureGates,
 }
 
 impl MemberConfig {
@@ -170,6 +173,7 @@ impl MemberConfig {
             warn_apply: limits::WARN_APPLY,
             auth: AuthOptions::default(),
             maintenance: MaintenanceOptions::default(),
+            gates: FeatureGates::default(),
         }
     }
 }

@@ -27,6 +27,9 @@ pub const KNOWN: &[(&str, Stage)] = &[
     ("TxnModeWriteWithSharedBuffer", Stage::Beta),
 ];
 
+/// Those that stand for every gate of a stage; closed by default, whatever theirs are.
+const ALL: [(&str, Stage); 2] = [("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
+
 /// Which gates are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureGates {
@@ -37,7 +40,8 @@ pub struct FeatureGates {
 
 impl Default for FeatureGates {
     fn default() -> Self {
-        let open = KNOWN.iter().map(|(name, stage)| (*name, *stage == Stage::Beta)).collect();
+        let known = KNOWN.iter().map(|(name, stage)| (*name, *stage == Stage::Beta));
+        let open = known.chain(ALL.map(|(name, _)| (name, false))).collect();
         Self { open, explicit: Vec::new() }
     }
 }
@@ -79,15 +83,11 @@ impl FeatureGates {
             "false" | "False" | "FALSE" | "f" | "F" | "0" => false,
             _ => return Err(ConfigError(format!("invalid value of {name}={value}, err: not a truth value"))),
         };
-        let all = match name {
-            "AllAlpha" => Some(Stage::Alpha),
-            "AllBeta" => Some(Stage::Beta),
-            _ => None,
-        };
-        if let Some(all) = all {
+        if let Some((name, all)) = ALL.into_iter().find(|(all, _)| *all == name) {
             for (name, _) in KNOWN.iter().filter(|(name, stage)| *stage == all && !self.explicit.contains(name)) {
                 self.open.insert(name, open);
             }
+            self.open.insert(name, open);
             return Ok(());
         }
         let Some((name, _)) = KNOWN.iter().find(|(known, _)| *known == name) else {
@@ -103,6 +103,17 @@ impl FeatureGates {
     #[must_use]
     pub fn is_open(&self, name: &str) -> bool {
         *self.open.get(name).unwrap_or_else(|| panic!("there is no feature gate {name:?}"))
+    }
+
+    /// Every gate, its stage in etcd's letters, and whether it is open.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        KNOWN.iter().chain(&ALL).map(|(name, stage)| {
+            let stage = match stage {
+                Stage::Alpha => "ALPHA",
+                Stage::Beta => "BETA",
+            };
+            (*name, stage, self.is_open(name))
+        })
     }
 
     /// Those that were set by name, as `Name=true`, for the log.
@@ -138,6 +149,9 @@ mod tests {
             set.is_open("CompactHashCheck") && !set.is_open("PriorityRequest") && !set.is_open("FastLeaseKeepAlive")
         );
         assert_eq!(set.explicit(), "PriorityRequest=false");
+        assert!(set.is_open("AllAlpha") && !set.is_open("AllBeta") && !defaults.is_open("AllAlpha"));
+        assert_eq!(set.all().count(), KNOWN.len() + 2);
+        assert!(set.all().any(|gate| gate == ("CompactHashCheck", "ALPHA", true)));
     }
 
     #[test]

@@ -73,6 +73,7 @@ fn member(settings: &StoreSettings) -> Result<MemberConfig, ConfigError> {
         auth: AuthOptions::parse(&settings.auth.token, settings.auth.token_ttl_s, settings.auth.bcrypt_cost)
             .map_err(|error| ConfigError(error.to_string()))?,
         maintenance: maintenance(settings),
+        gates: settings.gates.clone(),
         warn_apply: settings.requests.warning_apply_duration,
         tuning: tuning(settings),
         peer_tls: peer_tls(settings)?,

@@ -57,6 +57,9 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let network = peer_network(&config)?;
     let beginning = identify(&mut config, network.clone()).await?;
     let metrics = Arc::new(Metrics::new());
+    for (name, stage, is_open) in config.gates.all() {
+        metrics.server.features.with_label_values(&[name, stage]).set(is_open.into());
+    }
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::measured(network.clone(), me, metrics.peers.clone());
     let Recovered { wal, state, checkpoints } = rebuild::recover(&config, &clients, &metrics).await?;

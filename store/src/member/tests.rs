@@ -99,6 +99,7 @@ impl Cluster {
             warn_apply: crate::limits::WARN_APPLY,
             auth: self.auth.clone(),
             maintenance: self.maintenance.clone(),
+            gates: Default::default(),
         }
     }
 

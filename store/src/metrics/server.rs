@@ -1,4 +1,4 @@
-//! The member as a whole: leadership, proposals, health.
+//! The member as a whole: leadership, proposals, health, and what it was told to be.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -27,6 +27,7 @@ pub struct ServerMetrics {
     pub health_failures: IntCounter,
     pub check: IntGaugeVec,
     pub checks: IntCounterVec,
+    pub features: IntGaugeVec,
 }
 
 impl ServerMetrics {
@@ -94,9 +95,12 @@ impl ServerMetrics {
                 "The total number of each kind of healthcheck.",
                 &["type", "name", "status"],
             ),
+            features: gauges(r, "etcd_server_feature_enabled", FEATURE_HELP, &["name", "stage"]),
         }
     }
 }
+
+const FEATURE_HELP: &str = "Whether or not a feature is enabled. 1 is enabled, 0 is not.";
 
 /// Dashboards read the label only; there is no Go in here, and it says so.
 fn no_go(r: &Registry) {
