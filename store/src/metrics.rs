@@ -7,6 +7,7 @@
 mod apply;
 mod peers;
 mod process;
+mod request;
 pub mod rpc;
 mod server;
 mod state;
@@ -22,6 +23,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 pub use self::apply::ApplyMetrics;
 pub use self::peers::{PeerMetrics, PeerTraffic};
 pub use self::process::{ProcessMetrics, ScrapeMetrics};
+pub use self::request::{RequestKind, RequestMetrics};
 pub use self::rpc::RpcMetrics;
 pub use self::server::ServerMetrics;
 pub use self::state::{Counts, StateMetrics};
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub state: StateMetrics,
     pub wal: WalMetrics,
     pub peers: PeerMetrics,
+    pub requests: RequestMetrics,
     pub rpc: Arc<RpcMetrics>,
     pub process: ProcessMetrics,
     pub scrapes: ScrapeMetrics,
@@ -56,6 +59,7 @@ impl Metrics {
             state: StateMetrics::new(&registry),
             wal: WalMetrics::new(&registry),
             peers: PeerMetrics::new(&registry),
+            requests: RequestMetrics::new(&registry),
             rpc: RpcMetrics::new(&registry),
             process: ProcessMetrics::new(&registry),
             scrapes: ScrapeMetrics::new(&registry),

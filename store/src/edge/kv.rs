@@ -12,6 +12,8 @@ use crate::auth::{AuthState, Caller};
 use crate::command::Command;
 use crate::error::StoreError;
 use crate::ids::Revision;
+use crate::io::clock::Stopwatch;
+use crate::metrics::RequestKind;
 use crate::state::check;
 
 impl Edge {
@@ -20,6 +22,23 @@ impl Edge {
             return Err(StoreError::RequestTooLarge);
         }
         Ok(())
+    }
+
+    /// Reads, after everything that was committed before unless the read is serializable, and notes how long that took.
+    async fn read_settled<T>(
+        &self,
+        kind: RequestKind,
+        serializable: bool,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let since = Stopwatch::start();
+        let settled = if serializable { Ok(()) } else { self.member.read_barrier().await };
+        let answer = match settled {
+            Ok(()) => read.await,
+            Err(error) => Err(error),
+        };
+        self.member.metrics().requests.note(kind, answer.is_ok(), since.elapsed());
+        answer
     }
 }
 
@@ -32,12 +51,10 @@ impl Kv for Edge {
         self.require_known_leader(request.metadata())?;
         let (sender, request) = split(request);
         check::range(&request)?;
-        if !request.serializable {
-            self.member.read_barrier().await?;
-        }
         let read = || self.member.reader().range(&request);
         let may = |auth: &AuthState, caller: &Caller| auth.may_read(caller, &request.key, &request.range_end);
-        let mut answer = self.read_as(&sender, may, read).await?;
+        let read = self.read_settled(RequestKind::Range, request.serializable, self.read_as(&sender, may, read));
+        let mut answer = read.await?;
         answer.header = self.complete(answer.header);
         Ok(Response::new(answer))
     }
@@ -81,12 +98,10 @@ impl Kv for Edge {
         check::txn(&request, self.config.max_txn_ops)?;
         self.check_size(request.encoded_len())?;
         let mut answer = if check::is_read_only(&request) {
-            if !check::is_serializable(&request) {
-                self.member.read_barrier().await?;
-            }
-            let reader = self.member.reader();
+            let (reader, serializable) = (self.member.reader(), check::is_serializable(&request));
             let may = |auth: &AuthState, caller: &Caller| reader.may_txn(auth, caller, &request);
-            self.read_as(&sender, may, || reader.txn(&request)).await?
+            let read = self.read_as(&sender, may, || reader.txn(&request));
+            self.read_settled(RequestKind::ReadonlyTxn, serializable, read).await?
         } else {
             let caller = self.caller(&sender).await?;
             response!(self.member.propose_as(&caller, Command::Txn(request)).await, Txn)

@@ -18,6 +18,7 @@ use crate::consensus::requests::Request;
 use crate::consensus::types::{CommandBytes, LeaderId, Types};
 use crate::error::StoreError;
 use crate::ids::MemberId;
+use crate::io::clock::Stopwatch;
 use crate::io::peer::{Kind, Lane, PeerError};
 use crate::limits::PROPOSALS_MAX;
 
@@ -78,6 +79,13 @@ impl Inner {
     }
 
     pub(super) async fn propose_as(&self, caller: &Caller, command: &Command) -> Reply {
+        let since = Stopwatch::start();
+        let reply = self.propose_until_known(caller, command).await;
+        self.metrics.requests.note(command.into(), reply.is_ok(), since.elapsed());
+        reply
+    }
+
+    async fn propose_until_known(&self, caller: &Caller, command: &Command) -> Reply {
         if self.requests.waiting() >= PROPOSALS_MAX {
             return Err(StoreError::TooManyRequests);
         }
