@@ -10,6 +10,7 @@ mod process;
 mod request;
 pub mod rpc;
 mod server;
+mod snapshot;
 mod state;
 mod text;
 mod wal;
@@ -26,6 +27,7 @@ pub use self::process::{ProcessMetrics, ScrapeMetrics};
 pub use self::request::{RequestKind, RequestMetrics};
 pub use self::rpc::RpcMetrics;
 pub use self::server::ServerMetrics;
+pub use self::snapshot::SnapshotMetrics;
 pub use self::state::{Counts, StateMetrics};
 pub use self::wal::WalMetrics;
 
@@ -36,6 +38,7 @@ pub struct Metrics {
     pub apply: ApplyMetrics,
     pub state: StateMetrics,
     pub wal: WalMetrics,
+    pub snapshots: SnapshotMetrics,
     pub peers: PeerMetrics,
     pub requests: RequestMetrics,
     pub rpc: Arc<RpcMetrics>,
@@ -58,6 +61,7 @@ impl Metrics {
             apply: ApplyMetrics::new(&registry),
             state: StateMetrics::new(&registry),
             wal: WalMetrics::new(&registry),
+            snapshots: SnapshotMetrics::new(&registry),
             peers: PeerMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             rpc: RpcMetrics::new(&registry),

@@ -26,7 +26,7 @@ use crate::ids::LogIndex;
 use crate::io::checkpoint::{CheckpointDir, Checkpoints};
 use crate::io::clock::Stopwatch;
 use crate::limits::{APPLY_BATCH_BYTES, APPLY_BATCH_ENTRIES, WARN_APPLY};
-use crate::metrics::ApplyMetrics;
+use crate::metrics::{ApplyMetrics, SnapshotMetrics};
 use crate::state::{Applied, Context};
 
 /// What the opaque part of [`Applied`] holds.
@@ -87,6 +87,7 @@ pub struct Machine<M: StateMachine> {
     /// Until Raft runs, a snapshot is only asked for to learn its metadata.
     running: Arc<AtomicBool>,
     metrics: ApplyMetrics,
+    snapshots: SnapshotMetrics,
     /// A command that takes longer is logged.
     warn_apply: Duration,
     turn: Turn,
@@ -112,6 +113,7 @@ impl<M: StateMachine> Machine<M> {
             requests,
             running: Arc::new(AtomicBool::new(false)),
             metrics: ApplyMetrics::default(),
+            snapshots: SnapshotMetrics::default(),
             warn_apply: WARN_APPLY,
             turn: Turn::default(),
         })
@@ -119,8 +121,8 @@ impl<M: StateMachine> Machine<M> {
 
     /// Measures what is applied from here on.
     #[must_use]
-    pub fn measured(self, metrics: ApplyMetrics, warn_apply: Duration) -> Self {
-        Self { metrics, warn_apply, ..self }
+    pub fn measured(self, metrics: ApplyMetrics, snapshots: SnapshotMetrics, warn_apply: Duration) -> Self {
+        Self { metrics, snapshots, warn_apply, ..self }
     }
 
     /// For replacing the state under a running Raft.
@@ -236,6 +238,7 @@ async fn copy<S: Storage>(storage: S, checkpoints: &Checkpoints) -> io::Result<(
 pub struct Builder<S> {
     storage: S,
     turn: Turn,
+    metrics: SnapshotMetrics,
 }
 
 impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
@@ -244,8 +247,11 @@ impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<S>, io::Error> {
         let storage = self.storage.clone();
         let _turn = self.turn.read().await;
+        let mut watch = Stopwatch::start();
         let applied = blocking(move || storage.flush()).await?;
+        let flushed = watch.lap();
         let meta = Mark::decode(&applied)?.meta();
+        self.metrics.note_saved(flushed, watch.lap());
         Ok(Snapshot { meta, snapshot: SnapshotData::Live(self.storage.clone()) })
     }
 }
@@ -287,11 +293,11 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Self::SnapshotBuilder> {
-        Some(Builder { storage: self.storage.clone(), turn: self.turn.clone() })
+        Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        Builder { storage: self.storage.clone(), turn: self.turn.clone() }
+        Builder { storage: self.storage.clone(), turn: self.turn.clone(), metrics: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Self::SnapshotData) -> Result<(), io::Error> {

@@ -179,6 +179,8 @@ fn a_member_far_behind_is_brought_back_by_a_snapshot() {
             }
             within(back.propose(put(&format!("after-{round}"), "v"))).await.unwrap();
             assert_eq!(back.reader().revision().0, 102 + round);
+            let arrived = &back.metrics().snapshots.received_s;
+            assert_eq!(arrived.get_sample_count() > 0, round == 0, "its own log is enough for the second start");
             drop(back);
             cluster.stop_member(away).await;
         }

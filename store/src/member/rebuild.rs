@@ -39,7 +39,7 @@ pub(super) async fn recover(
         if said.replace(reason.clone()).as_ref() != Some(&reason) {
             tracing::error!(reason, "the state is damaged; it is rebuilt from another member");
         }
-        match fetch_from_any(config, clients, &checkpoints).await {
+        match fetch_from_any(config, clients, &checkpoints, metrics).await {
             Ok(()) => tracing::info!("the state was fetched from another member"),
             Err(error) => {
                 tracing::warn!(error, "no other member can give a copy of the state yet");
@@ -50,12 +50,17 @@ pub(super) async fn recover(
 }
 
 /// The leader's copy, or, where nobody says that it leads, anyone's: every state is a beginning of what is committed.
-async fn fetch_from_any(config: &MemberConfig, clients: &Clients, checkpoints: &Checkpoints) -> Result<(), String> {
+async fn fetch_from_any(
+    config: &MemberConfig,
+    clients: &Clients,
+    checkpoints: &Checkpoints,
+    metrics: &Metrics,
+) -> Result<(), String> {
     let mut failures = Vec::new();
     for only_leader in [true, false] {
         for (id, peer) in config.peers.iter().filter(|(id, _)| **id != config.id) {
             let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Bulk);
-            match fetch(&client, checkpoints, only_leader).await {
+            match fetch(&client, checkpoints, &metrics.snapshots, only_leader).await {
                 Ok((dir, applied)) => {
                     tracing::info!(member = %id, %applied, "a copy of the state has arrived");
                     let state_dir = config.data_dir.join("member").join("state");
@@ -122,7 +127,7 @@ impl Inner {
         }
         let client = self.client(leader.member, Lane::Bulk).ok_or("the leader is not known")?;
         let fetched = tokio::select! {
-            fetched = fetch(&client, &self.maintained.checkpoints, true) => fetched,
+            fetched = fetch(&client, &self.maintained.checkpoints, &self.metrics.snapshots, true) => fetched,
             () = self.stop.cancelled() => return Err("stopping".to_owned()),
         };
         let (dir, upto) = fetched.map_err(|error| error.to_string())?;

@@ -82,7 +82,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     }
     let machine =
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
-    let machine = machine.measured(metrics.apply.clone(), config.warn_apply);
+    let machine = machine.measured(metrics.apply.clone(), metrics.snapshots.clone(), config.warn_apply);
     let (progress, running) = (machine.progress(), machine.running());
     let quota = (config.id, config.maintenance.quota_backend_bytes);
     let maintained = Maintained::new(quota, &reader, checkpoints.clone(), machine.rebuilder());
@@ -102,7 +102,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         started: Instant::now(),
         reconfiguration: Mutex::default(),
         left: CancellationToken::new(),
-        snapshots: Arc::new(Receiver::new(checkpoints.clone())),
+        snapshots: Arc::new(Receiver::new(checkpoints.clone(), metrics.snapshots.clone())),
         checkpoints,
         authority,
         stopping: AtomicBool::new(false),

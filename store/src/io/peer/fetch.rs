@@ -21,6 +21,7 @@ use crate::ids::{LogIndex, MemberId};
 use crate::io::checkpoint::{CheckpointDir, Checkpoints};
 use crate::io::clock::{Clock, SystemClock};
 use crate::limits::{FETCH_IDLE, SNAPSHOT_CALL_TIMEOUT, SNAPSHOT_CHUNK_BYTES};
+use crate::metrics::SnapshotMetrics;
 
 /// Why a copy did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,7 @@ const ANYONE: &[u8] = &[0];
 pub async fn fetch(
     peer: &Arc<Client>,
     checkpoints: &Checkpoints,
+    metrics: &SnapshotMetrics,
     only_leader: bool,
 ) -> Result<(CheckpointDir, LogIndex), FetchError> {
     let question = Bytes::from_static(if only_leader { ONLY_LEADER } else { ANYONE });
@@ -127,7 +129,8 @@ pub async fn fetch(
     let Offer { applied, parts } = codec::decode(&offer)?;
     let dir = checkpoints.incoming();
     let sizes: Vec<u64> = parts.iter().map(|part| part.size).collect();
-    let mut incoming = blocking(move || Incoming::begin(dir, parts)).await?;
+    let metrics = metrics.clone();
+    let mut incoming = blocking(move || Incoming::begin(dir, parts, metrics)).await?;
     for (number, size) in sizes.into_iter().enumerate() {
         let mut offset = 0;
         while offset < size {

@@ -21,7 +21,9 @@ use crate::consensus::types::{SnapshotMeta, SnapshotResponse, Types, Vote};
 use crate::consensus::{Storage, codec};
 use crate::ids::MemberId;
 use crate::io::checkpoint::{CheckpointDir, Checkpoints};
+use crate::io::clock::Stopwatch;
 use crate::limits::{SNAPSHOT_CALL_TIMEOUT, SNAPSHOT_CHUNK_BYTES};
+use crate::metrics::SnapshotMetrics;
 
 /// Why a snapshot did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -129,11 +131,14 @@ pub(super) struct Incoming {
     dir: CheckpointDir,
     files: Vec<(Part, File)>,
     received: u64,
+    since: Stopwatch,
+    metrics: SnapshotMetrics,
 }
 
 impl Incoming {
     /// Makes the files that are to be filled.
-    pub(super) fn begin(dir: CheckpointDir, parts: Vec<Part>) -> io::Result<Self> {
+    pub(super) fn begin(dir: CheckpointDir, parts: Vec<Part>, metrics: SnapshotMetrics) -> io::Result<Self> {
+        let since = Stopwatch::start();
         std::fs::create_dir_all(dir.path())?;
         let mut files = Vec::with_capacity(parts.len());
         for part in parts {
@@ -144,7 +149,7 @@ impl Incoming {
             let file = File::options().write(true).create_new(true).open(path)?;
             files.push((part, file));
         }
-        Ok(Self { dir, files, received: 0 })
+        Ok(Self { dir, files, received: 0, since, metrics })
     }
 
     /// Writes one piece, as [`read_chunk`] made it.
@@ -171,6 +176,7 @@ impl Incoming {
         if self.received != size {
             return Err(invalid("the end of an incomplete transfer"));
         }
+        let syncing = Stopwatch::start();
         let mut dirs = std::collections::BTreeSet::from([self.dir.path().to_owned()]);
         for (part, file) in &self.files {
             file.sync_all()?;
@@ -179,6 +185,8 @@ impl Incoming {
         for dir in dirs {
             File::open(dir)?.sync_all()?;
         }
+        self.metrics.received_fsync_s.observe(syncing.elapsed().as_secs_f64());
+        self.metrics.received_s.observe(self.since.elapsed().as_secs_f64());
         Ok(self.dir)
     }
 }
@@ -187,6 +195,7 @@ impl Incoming {
 pub struct Receiver {
     checkpoints: Checkpoints,
     incoming: Mutex<HashMap<MemberId, Incoming>>,
+    metrics: SnapshotMetrics,
 }
 
 /// A snapshot that arrived whole.
@@ -198,8 +207,8 @@ pub struct Received {
 
 impl Receiver {
     #[must_use]
-    pub fn new(checkpoints: Checkpoints) -> Self {
-        Self { checkpoints, incoming: Mutex::new(HashMap::new()) }
+    pub fn new(checkpoints: Checkpoints, metrics: SnapshotMetrics) -> Self {
+        Self { checkpoints, incoming: Mutex::new(HashMap::new()), metrics }
     }
 
     /// Starts a transfer; an unfinished one of the same member is forgotten.
@@ -208,7 +217,7 @@ impl Receiver {
     /// When the manifest cannot be followed.
     pub fn begin(&self, from: MemberId, body: &[u8]) -> io::Result<()> {
         let manifest: Manifest = codec::decode(body).map_err(io::Error::other)?;
-        let incoming = Incoming::begin(self.checkpoints.incoming(), manifest.parts)?;
+        let incoming = Incoming::begin(self.checkpoints.incoming(), manifest.parts, self.metrics.clone())?;
         self.incoming.lock().insert(from, incoming);
         Ok(())
     }
@@ -257,7 +266,7 @@ mod tests {
     fn receiver() -> (tempfile::TempDir, Receiver) {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::open(dir.path().join("in")).unwrap();
-        (dir, Receiver::new(checkpoints))
+        (dir, Receiver::new(checkpoints, SnapshotMetrics::default()))
     }
 
     fn end() -> Vec<u8> {
@@ -283,6 +292,9 @@ mod tests {
         let received = receiver.end(FROM, &end()).unwrap();
         assert_eq!(list(received.dir.path()).unwrap(), parts);
         assert_eq!(std::fs::read(received.dir.path().join("sub/b")).unwrap(), vec![7; 3000]);
+        let SnapshotMetrics { received_s, received_fsync_s, .. } = &receiver.metrics;
+        assert_eq!((received_s.get_sample_count(), received_fsync_s.get_sample_count()), (1, 1));
+        assert!(received_s.get_sample_sum() > received_fsync_s.get_sample_sum());
     }
 
     #[test]
