@@ -5,6 +5,7 @@
 //! asks ([`crate::edge`] does that for `/metrics`), so that it costs the write path nothing.
 
 mod apply;
+mod compaction;
 mod peers;
 mod process;
 mod request;
@@ -14,6 +15,7 @@ mod snapshot;
 mod state;
 mod text;
 mod wal;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use self::apply::ApplyMetrics;
+pub use self::compaction::CompactionMetrics;
 pub use self::peers::{PeerMetrics, PeerTraffic};
 pub use self::process::{ProcessMetrics, ScrapeMetrics};
 pub use self::request::{RequestKind, RequestMetrics};
@@ -30,6 +33,7 @@ pub use self::server::ServerMetrics;
 pub use self::snapshot::SnapshotMetrics;
 pub use self::state::{Counts, StateMetrics};
 pub use self::wal::WalMetrics;
+pub use self::watch::{Carries, Sending, WatchMetrics};
 
 /// All metrics of one member.
 pub struct Metrics {

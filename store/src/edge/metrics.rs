@@ -55,6 +55,7 @@ impl Edge {
         state.keys.set(whole(reader.keys() as u64));
         state.revision.set(reader.revision().0);
         state.compact_revision.set(reader.compact_revision().0);
+        state.auth_revision.set(whole(reader.auth().revision()));
         self.member.look_at_peers();
         look_at_process(metrics);
     }
@@ -66,11 +67,11 @@ fn look_at_process(metrics: &Metrics) {
     process.cpu_seconds.inc_by((usage.cpu_seconds - process.cpu_seconds.get()).max(0.0));
     process.resident_bytes.set(whole(usage.resident_bytes));
     process.virtual_bytes.set(whole(usage.virtual_bytes));
-    process.start_time_s.set(usage.start_time_s);
     process.virtual_max_bytes.set(usage.virtual_max_bytes as f64);
-    for used in [&process.open_fds, &process.fds_used] {
+    process.start_time_s.set(usage.start_time_s);
     process.received_bytes.inc_by(usage.received_bytes.saturating_sub(process.received_bytes.get()));
     process.sent_bytes.inc_by(usage.sent_bytes.saturating_sub(process.sent_bytes.get()));
+    for used in [&process.open_fds, &process.fds_used] {
         used.set(whole(usage.open_fds));
     }
     for limit in [&process.max_fds, &process.fds_limit] {

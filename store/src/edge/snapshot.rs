@@ -30,7 +30,9 @@ impl Edge {
     pub(super) async fn stream_snapshot(&self) -> Result<Response<Chunks>, Status> {
         let checkpoint = self.member.checkpoint().await.map_err(|error| failed(&error))?;
         let (sender, receiver) = mpsc::channel(SNAPSHOT_BLOBS_WAITING);
+        let metrics = self.member.metrics().clone();
         tokio::task::spawn_blocking(move || {
+            let _reading = metrics.state.reading();
             let outcome = send(&checkpoint, &sender);
             match outcome {
                 Err(_) if sender.is_closed() => tracing::info!("a client left before its snapshot was complete"),

@@ -82,6 +82,8 @@ impl Session {
         if self.ended {
             return None;
         }
+        // The answer before is encoded, and as much of it with the connection as that takes.
+        self.watch.sent();
         let mut quarantine = self.edge.member.quarantine();
         loop {
             let accepts = !self.half_closed && self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;

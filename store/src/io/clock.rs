@@ -1,4 +1,5 @@
-//! Time as the store sees it: monotonic, from an arbitrary start. The time of day only makes a new member's id unique.
+//! Time as the store sees it: monotonic, from an arbitrary start. The time of day only makes a new member's id unique, and
+//! is told of the last compaction.
 //!
 //! Only leases, measurements and checks of who is there read it. Raft's own timers run on tokio's clock, which tests can pause.
 

@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
-use super::{counter, doubling, gauge, histogram};
+use super::{CompactionMetrics, WatchMetrics, counter, doubling, gauge, histogram};
 use crate::lease::table::LeaseChange;
 
 /// What a batch of commands did, counted without atomics and added up when it is committed.
@@ -33,22 +33,27 @@ pub struct StateMetrics {
     put_bytes: IntGauge,
     /// One write of the database: a batch of commands.
     pub commit: Histogram,
-    pub compacted_records: IntCounter,
-    /// From the start of a physical compaction to its end.
-    pub compaction_ms: Histogram,
+    pub compaction: CompactionMetrics,
     leases_granted: IntCounter,
     leases_revoked: IntCounter,
     lease_ttl_s: Histogram,
-    pub events_sent: IntCounter,
-    pub watchers: IntGauge,
-    pub watch_streams: IntGauge,
-    /// Watchers that still read the past.
-    pub slow_watchers: IntGauge,
+    pub watch: WatchMetrics,
+    reads: IntGauge,
     pub keys: IntGauge,
     pub revision: IntGauge,
     pub compact_revision: IntGauge,
     pub size: IntGauge,
     pub size_in_use: IntGauge,
+    pub auth_revision: IntGauge,
+}
+
+/// Counts as a read in progress until it is dropped.
+pub(crate) struct Reading<'a>(&'a IntGauge);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Default for StateMetrics {
@@ -68,8 +73,6 @@ impl StateMetrics {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         let r = registry;
-        // Watchers fetch events when they can send them: none is ever waiting in memory.
-        gauge(r, "etcd_debugging_mvcc_pending_events_total", "Total number of pending events to be sent.");
         Self {
             puts: counter(r, "etcd_mvcc_put_total", "Total number of puts seen by this member."),
             deletes: counter(r, "etcd_mvcc_delete_total", "Total number of deletes seen by this member."),
@@ -86,17 +89,7 @@ impl StateMetrics {
                 "The latency distributions of commit called by the state database.",
                 doubling(0.001, 14),
             ),
-            compacted_records: counter(
-                r,
-                "etcd_debugging_mvcc_db_compaction_keys_total",
-                "Total number of db keys compacted.",
-            ),
-            compaction_ms: histogram(
-                r,
-                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
-                "Bucketed histogram of db compaction total duration.",
-                doubling(100.0, 14),
-            ),
+            compaction: CompactionMetrics::new(r),
             leases_granted: counter(r, "etcd_debugging_lease_granted_total", "The total number of granted leases."),
             leases_revoked: counter(r, "etcd_debugging_lease_revoked_total", "The total number of revoked leases."),
             lease_ttl_s: histogram(
@@ -105,13 +98,11 @@ impl StateMetrics {
                 "Bucketed histogram of lease TTLs.",
                 doubling(1.0, 24),
             ),
-            events_sent: counter(r, "etcd_debugging_mvcc_events_total", "Total number of events sent by this member."),
-            watchers: gauge(r, "etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
-            watch_streams: gauge(r, "etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
-            slow_watchers: gauge(
+            watch: WatchMetrics::new(r),
+            reads: gauge(
                 r,
-                "etcd_debugging_mvcc_slow_watcher_total",
-                "Total number of unsynced slow watchers.",
+                "etcd_mvcc_db_open_read_transactions",
+                "The number of reads of the stored records in progress: ranges, digests, replays, snapshots.",
             ),
             keys: gauge(r, "etcd_debugging_mvcc_keys_total", "Total number of keys."),
             revision: gauge(r, "etcd_debugging_mvcc_current_revision", "The current revision of store."),
@@ -126,7 +117,14 @@ impl StateMetrics {
                 "etcd_mvcc_db_total_size_in_use_in_bytes",
                 "Total size of the stored records logically in use in bytes.",
             ),
+            auth_revision: gauge(r, "etcd_debugging_auth_revision", "The current revision of auth store."),
         }
+    }
+
+    /// A read of the stored records begins.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        self.reads.inc();
+        Reading(&self.reads)
     }
 
     pub(crate) fn note_lease(&self, change: &LeaseChange) {

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rocksdb::WriteBatch;
 
 use super::core::{self, Core};
-use crate::io::clock::{Clock, SystemClock};
+use crate::io::clock::{Clock, Stopwatch, SystemClock, unix_seconds};
 use crate::io::engine::Family;
 use crate::limits;
 
@@ -102,14 +103,18 @@ impl Compactor {
             }
             *pass = Pass::at(floor, Some(Box::default()));
         }
+        let metrics = &self.core.metrics.compaction;
         let mut removed = Vec::new();
+        let mut watch;
         {
             let mut index = self.core.index.write();
+            watch = Stopwatch::start();
             for _ in 0..limits::PRUNE_SLICE_LEAVES {
                 let Some(from) = pass.next.take() else { break };
                 pass.next = index.prune_slice(&from, pass.floor, &mut removed);
             }
         }
+        metrics.index_pause_ms.observe(milliseconds(watch.lap()));
         let engine = self.core.engine();
         let mut batch = WriteBatch::default();
         for past in &removed {
@@ -121,20 +126,22 @@ impl Compactor {
             core::put_compacted(&engine, &mut batch, pass.floor);
         }
         engine.write(batch).expect("the state database accepts writes");
-        let metrics = &self.core.metrics;
-        metrics.compacted_records.inc_by(removed.len() as u64);
+        metrics.pause_ms.observe(milliseconds(watch.lap()));
+        metrics.records.inc_by(removed.len() as u64);
         if done {
-            metrics.compaction_ms.observe(pass.clock.now().as_secs_f64() * 1e3);
-            self.compacted.send_replace(pass.floor);
-            let took_ms = pass.clock.now().as_millis();
-            tracing::info!(
-                compact_revision = pass.floor,
-                removed = pass.removed,
-                took_ms,
-                "finished scheduled compaction"
-            );
+            self.finish(&pass);
         }
         true
+    }
+
+    fn finish(&self, pass: &Pass) {
+        let took = pass.clock.now();
+        let metrics = &self.core.metrics.compaction;
+        metrics.total_ms.observe(milliseconds(took));
+        metrics.last_unix_s.set(i64::try_from(unix_seconds()).unwrap_or(i64::MAX));
+        self.compacted.send_replace(pass.floor);
+        let (compact_revision, removed, took_ms) = (pass.floor, pass.removed, took.as_millis());
+        tracing::info!(compact_revision, removed, took_ms, "finished scheduled compaction");
     }
 
     /// Runs `replace`, which changes the contents, while no slice is under way, and starts over with the new ones.
@@ -146,4 +153,8 @@ impl Compactor {
         drop(pass);
         self.wake();
     }
+}
+
+fn milliseconds(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
 }

@@ -317,6 +317,7 @@ impl Reader {
     /// Runs a read at the current moment, and again at a later one when compaction has overtaken it. A read that names a
     /// compacted revision then finds that out by itself.
     fn read<T>(&self, read: impl Fn(Moment) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let _reading = self.core.metrics.reading();
         for _ in 0..limits::READ_RETRIES {
             let moment = {
                 let index = self.core.index.read();

@@ -158,7 +158,7 @@ impl Hub {
         let id = inner.next_id;
         let watchers = &mut inner.groups.get_mut(&group).expect("just found or made").watchers;
         watchers.insert(id, slot);
-        self.core.metrics.watchers.inc();
+        self.core.metrics.watch.watchers.inc();
         if prev_kv {
             self.previous_wanted.fetch_add(1, Ordering::Relaxed);
         }
@@ -166,7 +166,7 @@ impl Hub {
     }
 
     pub(crate) fn unregister(&self, registration: Registration) {
-        self.core.metrics.watchers.dec();
+        self.core.metrics.watch.watchers.dec();
         let mut inner = self.inner.lock();
         if registration.prev_kv {
             self.previous_wanted.fetch_sub(1, Ordering::Relaxed);

@@ -27,6 +27,7 @@ pub(crate) struct Compacted(pub(crate) i64);
 
 /// Reads from `from` up to and with `newest`, ending early, at the end of a revision, when enough has been read.
 pub(crate) fn slice(core: &Core, interval: &Interval, from: i64, newest: i64) -> Result<Slice, Compacted> {
+    let _reading = core.metrics.reading();
     let mut revisions: Vec<(i64, Vec<Change>)> = Vec::new();
     let mut next = newest + 1;
     let (mut records, mut bytes, mut last) = (0, 0, 0);

@@ -20,7 +20,9 @@ use super::hub::{Hub, Look, Signal, Slot};
 use super::replay;
 use super::response;
 use super::watcher::{Filter, Replaying, Watcher};
+use crate::io::clock::Stopwatch;
 use crate::limits;
+use crate::metrics::{Carries, Sending};
 use crate::mvcc::interval::Interval;
 
 /// Where streams are made; cheap to clone.
@@ -55,6 +57,8 @@ pub struct WatchStream {
     replies: VecDeque<pb::WatchResponse>,
     /// The remaining parts of a response that has begun.
     fragments: VecDeque<pb::WatchResponse>,
+    /// The response that was given out last, until it is said to be sent.
+    sending: Option<Sending>,
     /// Progress requests that wait for watchers to be served first.
     progress_asked: usize,
     /// Runs while some watcher wants to hear of progress.
@@ -80,7 +84,7 @@ impl WatchHub {
 
     #[must_use]
     pub fn stream_with(&self, options: WatchStreamOptions) -> WatchStream {
-        self.hub.core.metrics.watch_streams.inc();
+        self.hub.core.metrics.watch.streams.inc();
         WatchStream {
             hub: self.hub.clone(),
             options,
@@ -89,6 +93,7 @@ impl WatchHub {
             signal: Arc::default(),
             replies: VecDeque::new(),
             fragments: VecDeque::new(),
+            sending: None,
             progress_asked: 0,
             ticks: None,
         }
@@ -172,6 +177,31 @@ impl WatchStream {
         if let Some(fragment) = self.fragments.pop_front() {
             return Some(fragment);
         }
+        let since = Stopwatch::start();
+        let response = self.whole()?;
+        let carries = match (response.created || response.canceled) && response.compact_revision == 0 {
+            true => Carries::Reply,
+            false => Carries::Events(
+                response.events.len() + self.fragments.iter().map(|part| part.events.len()).sum::<usize>(),
+            ),
+        };
+        self.sending = Some(Sending { since, carries });
+        Some(response)
+    }
+
+    /// Notes that the response before has been handed on. Whoever hands responses to a connection says so when the
+    /// connection is ready for the next one.
+    pub fn sent(&mut self) {
+        // The parts of one response are sent as one.
+        if self.fragments.is_empty()
+            && let Some(sending) = self.sending.take()
+        {
+            self.hub.core.metrics.watch.note_sent(sending);
+        }
+    }
+
+    /// A response, or the first part of one.
+    fn whole(&mut self) -> Option<pb::WatchResponse> {
         if let Some(reply) = self.replies.pop_front() {
             return Some(reply);
         }
@@ -241,7 +271,7 @@ impl WatchStream {
             progress_notify: request.progress_notify,
             start: request.start_revision,
             next: start,
-            replaying: Replaying::new(start <= revision, &self.hub.core.metrics.slow_watchers),
+            replaying: Replaying::new(start <= revision, &self.hub.core.metrics.watch.slow_watchers),
             served_since_tick: false,
         };
         self.watchers.insert(watch_id, watcher);
@@ -283,7 +313,7 @@ impl WatchStream {
             return Served::Nothing;
         }
         watcher.served_since_tick = true;
-        hub.core.metrics.events_sent.inc_by(events.len() as u64);
+        hub.core.metrics.watch.events_sent.inc_by(events.len() as u64);
         let fragment = watcher.fragment;
         Served::Response(self.respond(watch_id, revision, events, fragment))
     }
@@ -319,6 +349,7 @@ impl WatchStream {
 
     /// Tells quiet, synced watchers that ask for it where the store is.
     fn tick(&mut self) {
+        let watch = Stopwatch::start();
         let revision = self.hub.revision();
         for (watch_id, watcher) in &mut self.watchers {
             let served = mem::take(&mut watcher.served_since_tick);
@@ -327,12 +358,13 @@ impl WatchStream {
                 self.replies.push_back(response::progress(revision, *watch_id));
             }
         }
+        self.hub.core.metrics.watch.progress_s.observe(watch.elapsed().as_secs_f64());
     }
 }
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
-        self.hub.core.metrics.watch_streams.dec();
+        self.hub.core.metrics.watch.streams.dec();
         for watcher in self.watchers.values() {
             self.hub.unregister(watcher.registration);
         }

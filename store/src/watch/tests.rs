@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::{WatchStream, WatchStreamOptions};
 use crate::command::Command;
+use crate::metrics::{StateMetrics, WatchMetrics};
 use crate::state::StateOptions;
 use crate::state::testing::{Harness, delete, delete_op, options, put, put_op, txn, uncached};
 
@@ -422,6 +423,38 @@ async fn fragments_split_by_events_and_stay_together() {
     assert!(parts.iter().all(|part| part.watch_id == split && revision(part) == 2));
     assert!(next(&mut stream).await.created);
     assert!(next(&mut stream).await.canceled);
+}
+
+#[tokio::test]
+async fn a_response_is_measured_once_however_many_parts_it_has() {
+    let metrics = StateMetrics::default();
+    let mut harness = Harness::with(StateOptions { metrics: metrics.clone(), ..options() });
+    let options = WatchStreamOptions { fragment_bytes: 1500, ..WatchStreamOptions::default() };
+    let mut stream = harness.reader().watch().stream_with(options);
+    let watch_id = created(&mut stream, pb::WatchCreateRequest { fragment: true, ..create("a", "z") }).await;
+    let counts = || {
+        let WatchMetrics { reply_s, response_s, response_per_event_s, .. } = &metrics.watch;
+        [reply_s, response_s, response_per_event_s].map(prometheus::Histogram::get_sample_count)
+    };
+    assert_eq!(counts(), [0, 0, 0], "it is not sent yet");
+    stream.sent();
+    stream.sent();
+    assert_eq!(counts(), [1, 0, 0]);
+    let value = "x".repeat(500);
+    harness.txn(txn(["a", "b", "c", "d", "e"].map(|key| put_op(key, &value)).into())).unwrap();
+    while next(&mut stream).await.fragment {
+        stream.sent();
+        assert_eq!(counts(), [1, 0, 0], "another part follows");
+    }
+    stream.sent();
+    assert_eq!(counts(), [1, 1, 1]);
+    let WatchMetrics { response_s, response_per_event_s, .. } = &metrics.watch;
+    let [whole, each] = [response_s, response_per_event_s].map(prometheus::Histogram::get_sample_sum);
+    assert!((whole / 5.0 - each).abs() < 1e-12 && each > 0.0, "{whole} for five events, {each} for each");
+    stream.cancel(watch_id);
+    assert!(next(&mut stream).await.canceled);
+    stream.sent();
+    assert_eq!(counts(), [2, 1, 1]);
 }
 
 #[tokio::test]

@@ -1,0 +1,80 @@
+//! Watchers, and how long their responses take on the way out.
+
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+
+use super::{counter, doubling, gauge, histogram};
+use crate::io::clock::Stopwatch;
+
+#[derive(Clone)]
+pub struct WatchMetrics {
+    pub events_sent: IntCounter,
+    pub watchers: IntGauge,
+    pub streams: IntGauge,
+    /// Watchers that still read the past.
+    pub slow_watchers: IntGauge,
+    /// A response to a watcher, and the part of it that one event has.
+    pub response_s: Histogram,
+    pub response_per_event_s: Histogram,
+    /// The answer to a request of the client.
+    pub reply_s: Histogram,
+    /// One round of telling quiet watchers where the store is.
+    pub progress_s: Histogram,
+}
+
+/// A response on its way out: since it was begun to be put together.
+#[derive(Debug)]
+pub struct Sending {
+    pub since: Stopwatch,
+    pub carries: Carries,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// What a watcher asked for. None with progress, and with the news that it was overtaken by compaction.
+    Events(usize),
+    /// The answer to a request of the client: a watcher is created, or cancelled.
+    Reply,
+}
+
+impl WatchMetrics {
+    pub(super) fn new(r: &Registry) -> Self {
+        // Watchers fetch events when they can send them: none is ever waiting in memory.
+        gauge(r, "etcd_debugging_mvcc_pending_events_total", "Total number of pending events to be sent.");
+        let seconds = |name: &str, help: &str| {
+            histogram(r, &format!("etcd_debugging_server_watch_send_loop_{name}_seconds"), help, doubling(0.001, 14))
+        };
+        Self {
+            events_sent: counter(r, "etcd_debugging_mvcc_events_total", "Total number of events sent by this member."),
+            watchers: gauge(r, "etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
+            streams: gauge(r, "etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams."),
+            slow_watchers: gauge(
+                r,
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Total number of unsynced slow watchers.",
+            ),
+            response_s: seconds(
+                "watch_stream_duration",
+                "The duration of a response with all its events, from reading them to handing them to the connection.",
+            ),
+            response_per_event_s: seconds("watch_stream_duration_per_event", "The same, for each of the events."),
+            reply_s: seconds(
+                "control_stream_duration",
+                "The duration of telling that a watcher was created or cancelled.",
+            ),
+            progress_s: seconds("progress_duration", "The duration of one round of progress notifications."),
+        }
+    }
+
+    pub(crate) fn note_sent(&self, Sending { since, carries }: Sending) {
+        let took = since.elapsed().as_secs_f64();
+        match carries {
+            Carries::Events(events) => {
+                self.response_s.observe(took);
+                if events > 0 {
+                    self.response_per_event_s.observe(took / events as f64);
+                }
+            }
+            Carries::Reply => self.reply_s.observe(took),
+        }
+    }
+}
