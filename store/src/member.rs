@@ -55,6 +55,7 @@ mod membership_tests;
 mod propose;
 mod rebuild;
 mod reconfigure;
+mod roster;
 mod service;
 mod space;
 mod start;
@@ -127,7 +128,7 @@ pub struct MemberConfig {
     pub cluster_id: ClusterId,
     pub name: String,
     pub data_dir: PathBuf,
-    /// All members of the initial cluster, this one included.
+    /// All members of the initial cluster, this one included; once this member knows the table of members, those of it.
     pub peers: BTreeMap<MemberId, Peer>,
     pub peer_listen: Vec<SocketAddr>,
     /// Announced to the cluster for MemberList.
@@ -152,6 +153,10 @@ pub struct MemberConfig {
 }
 
 impl MemberConfig {
+    fn log_dir(&self) -> PathBuf {
+        self.tuning.log_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("log"))
+    }
+
     /// A member of a new cluster with everything else at its default.
     #[must_use]
     pub fn new(id: MemberId, cluster_id: ClusterId, data_dir: PathBuf, peers: BTreeMap<MemberId, Peer>) -> Self {

@@ -16,6 +16,7 @@ pub mod peer;
 pub mod process;
 pub mod random;
 pub mod restore;
+pub mod roster;
 pub mod serve;
 pub mod tls;
 pub mod wal;

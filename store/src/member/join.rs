@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{MemberConfig, Peer, StartError};
+use super::roster::{peers, remembered};
+use super::{MemberConfig, StartError};
 use crate::consensus::codec;
 use crate::ids::{ClusterId, MemberId};
 use crate::io::disk::LocalDisk;
@@ -24,9 +25,9 @@ pub(super) enum Beginning {
     Join,
 }
 
-/// Settles `config.id` and `config.cluster_id`.
+/// Settles `config.id`, `config.cluster_id` and `config.peers`.
 pub(super) async fn identify(config: &mut MemberConfig, network: Arc<dyn Network>) -> Result<Beginning, StartError> {
-    let dir = config.data_dir.join("member").join("log");
+    let dir = config.log_dir();
     let at = dir.clone();
     let owner = tokio::task::spawn_blocking(move || wal::owner(&LocalDisk, &at)).await.expect("reading does not panic");
     let owner = owner.map_err(|error| StartError::Data { dir, reason: error.to_string() })?;
@@ -35,6 +36,9 @@ pub(super) async fn identify(config: &mut MemberConfig, network: Arc<dyn Network
         let as_configured = (id, cluster) == (config.id, config.cluster_id) && !config.existing;
         // Settings of the first start, or of another time: the data knows better.
         (config.id, config.cluster_id) = (id, cluster);
+        if let Some(peers) = remembered(config).await {
+            config.peers = peers;
+        }
         return Ok(if as_configured { Beginning::Initialise } else { Beginning::Join });
     }
     if !config.existing {
@@ -46,8 +50,7 @@ pub(super) async fn identify(config: &mut MemberConfig, network: Arc<dyn Network
     config.id = find(&roster, &listed, &own)
         .map_err(|error| StartError::Config(format!("joining cluster {}: {error}", roster.cluster)))?;
     config.cluster_id = roster.cluster;
-    let peer = |name, peer_urls| Peer { name, peer_urls };
-    config.peers = roster.members.into_iter().map(|member| (member.id, peer(member.name, member.peer_urls))).collect();
+    config.peers = peers(roster);
     tracing::info!(member_id = %config.id, cluster_id = %config.cluster_id, "joining an existing cluster");
     Ok(Beginning::Join)
 }

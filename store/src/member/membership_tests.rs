@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::reconfigure::View;
 use super::tests::{Cluster, free_ports, get, put, run, within};
-use super::{Member, MemberConfig, Peer, StartError};
+use super::{Member, MemberConfig, Peer, StartError, Tuning};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, MemberId};
+use crate::io::{engine, roster};
 use crate::membership::MembershipOptions;
 use crate::membership::strict::Health;
 
@@ -84,6 +85,12 @@ impl Cluster {
         }
     }
 
+    /// Waits until as many members have told their names.
+    async fn await_names(&self, count: usize) {
+        let named = || self.any().members().iter().filter(|member| !member.name.is_empty()).count();
+        eventually("names", || named() == count).await;
+    }
+
     async fn stop_all(&self) {
         for member in self.members.values() {
             member.shutdown().await;
@@ -150,7 +157,7 @@ fn one_member_grows_to_three_and_shrinks_back_while_it_is_written_to() {
             assert!(!cluster.members[&id].status().is_learner);
             joined.push(id);
         }
-        eventually("names", || cluster.any().members().iter().all(|member| !member.name.is_empty())).await;
+        cluster.await_names(3).await;
         within(cluster.members[&joined[1]].propose(put("through the newest", "v"))).await.unwrap();
         for id in joined {
             within(cluster.members[&id].remove_member(id)).await.unwrap();
@@ -298,7 +305,7 @@ fn a_member_moves_to_another_address() {
         let mut cluster = Cluster::lax(3).await;
         let mover = MemberId(2);
         let (others, url) = (MemberId(1), new_url());
-        eventually("names", || cluster.any().members().iter().all(|member| !member.name.is_empty())).await;
+        cluster.await_names(3).await;
         let before = cluster.any().members();
         let taken = cluster.members[&others].update_member(mover, &before[2].peer_ur_ls).await;
         assert_eq!(taken, Err(StoreError::PeerUrlExists));
@@ -325,7 +332,7 @@ fn a_member_moves_to_another_address() {
 fn strict_checks_refuse_what_endangers_the_quorum() {
     run(async {
         let mut cluster = Cluster::start(3).await;
-        eventually("names", || cluster.any().members().iter().all(|member| !member.name.is_empty())).await;
+        cluster.await_names(3).await;
         for member in cluster.members.values() {
             // They have not been together for five seconds.
             let answer = within(member.add_member(&[new_url()], false)).await;
@@ -397,6 +404,55 @@ fn one_of_three_becomes_a_cluster_of_its_own_when_forced() {
         let back = Member::start(cluster.config(MemberId(1))).await.unwrap();
         within(back.removed()).await;
         back.shutdown().await;
+        cluster.stop_all().await;
+    });
+}
+
+/// Cuts a member's state off from it, as a disk that lies does, and starts the member again.
+async fn start_damaged(config: MemberConfig) -> Member {
+    engine::mark_damaged(&config.data_dir.join("member/state"), "a checksum was wrong").unwrap();
+    within(Member::start(config)).await.unwrap()
+}
+
+#[test]
+fn members_that_were_not_together_from_the_start_rebuild_each_other() {
+    run(async {
+        let mut cluster = Cluster::lax(1).await;
+        let (first, url, moved) = (MemberId(1), new_url(), new_url());
+        let id = cluster.add(&url, false).await;
+        // What its settings call the members is not what they are called.
+        let elsewhere = Tuning { log_dir: Some(cluster.dir.path().join("a-log")), ..Tuning::default() };
+        let joining = MemberConfig { tuning: elsewhere, ..cluster.joining(&url) };
+        cluster.members.insert(id, Member::start(joining.clone()).await.unwrap());
+        cluster.await_voter(id).await;
+        within(cluster.members[&first].update_member(first, std::slice::from_ref(&moved))).await.unwrap();
+        let address = moved.strip_prefix("http://").unwrap().parse().unwrap();
+        let at_first = MemberConfig { peer_listen: vec![address], ..cluster.config(first) };
+        cluster.stop_member(first).await;
+        cluster.members.insert(first, Member::start(at_first.clone()).await.unwrap());
+        within(cluster.members[&first].propose(put("k", "v"))).await.unwrap();
+        within(cluster.members[&id].read_barrier()).await.unwrap();
+        for (which, config) in [(first, &at_first), (id, &joining)] {
+            let known = || roster::load(&config.data_dir.join("member")).unwrap().unwrap();
+            let there = || {
+                let members = known().members;
+                members.len() == 2 && members.iter().any(|member| member.peer_urls == [moved.clone()])
+            };
+            eventually("the members are written down", there).await;
+            cluster.stop_member(which).await;
+            // The first knows nobody but itself by its settings, the other only where the first was.
+            cluster.members.insert(which, start_damaged(config.clone()).await);
+            let member = &cluster.members[&which];
+            within(member.read_barrier()).await.unwrap();
+            assert_eq!((member.status().id, get(member, "k").as_deref()), (which, Some("v")));
+        }
+        // Without what it had written down, the settings lead to somebody who knows.
+        cluster.stop_member(id).await;
+        std::fs::remove_file(joining.data_dir.join("member/members")).unwrap();
+        let seeded = MemberConfig { peers: cluster.joining(&url).peers, ..joining };
+        cluster.members.insert(id, start_damaged(seeded).await);
+        within(cluster.members[&id].read_barrier()).await.unwrap();
+        assert_eq!(get(&cluster.members[&id], "k").as_deref(), Some("v"));
         cluster.stop_all().await;
     });
 }

@@ -4,6 +4,7 @@
 //! Log and vote stay: what this member has promised, it keeps. Only the state, which is nothing but what the log says, is
 //! thrown away and fetched.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,15 @@ use tokio::time::Instant;
 
 use super::inner::Inner;
 use super::maintain::pause;
+use super::roster::look_up;
 use super::start::{Opened, Recovered, open};
-use super::{MemberConfig, StartError};
+use super::{MemberConfig, Peer, StartError};
 use crate::consensus::types::Address;
 use crate::error::StoreError;
+use crate::ids::MemberId;
 use crate::io::checkpoint::Checkpoints;
 use crate::io::engine;
+use crate::io::network::Network;
 use crate::io::peer::Lane;
 use crate::io::peer::client::Clients;
 use crate::io::peer::fetch::fetch;
@@ -27,7 +31,7 @@ use crate::metrics::Metrics;
 /// Opens log and state; a state that cannot be used is replaced by another member's, however long that takes.
 pub(super) async fn recover(
     config: &MemberConfig,
-    clients: &Clients,
+    others: &Others,
     metrics: &Metrics,
 ) -> Result<Recovered, StartError> {
     let mut said = None;
@@ -39,8 +43,9 @@ pub(super) async fn recover(
         if said.replace(reason.clone()).as_ref() != Some(&reason) {
             tracing::error!(reason, "the state is damaged; it is rebuilt from another member");
         }
-        match fetch_from_any(config, clients, &checkpoints, metrics).await {
+        match fetch_from_any(config, others, &checkpoints, metrics).await {
             Ok(()) => tracing::info!("the state was fetched from another member"),
+            Err(_) if others.clients.removed().is_cancelled() => return Err(StartError::Removed(config.id)),
             Err(error) => {
                 tracing::warn!(error, "no other member can give a copy of the state yet");
                 tokio::time::sleep(REBUILD_PAUSE).await;
@@ -49,17 +54,36 @@ pub(super) async fn recover(
     }
 }
 
+/// Whom a member may ask before it runs.
+pub(super) struct Others {
+    /// The addresses that the settings name.
+    pub(super) seeds: Vec<String>,
+    pub(super) network: Arc<dyn Network>,
+    pub(super) clients: Arc<Clients>,
+}
+
+impl Others {
+    /// As any of them describes the cluster now, else as this member remembers it.
+    async fn members(&self, config: &MemberConfig) -> BTreeMap<MemberId, Peer> {
+        let remembered = config.peers.iter().filter(|(id, _)| **id != config.id).flat_map(|(_, peer)| &peer.peer_urls);
+        let urls = remembered.chain(&self.seeds).collect();
+        let found = look_up(config, urls, &*self.network).await;
+        found.unwrap_or_else(|| config.peers.clone())
+    }
+}
+
 /// The leader's copy, or, where nobody says that it leads, anyone's: every state is a beginning of what is committed.
 async fn fetch_from_any(
     config: &MemberConfig,
-    clients: &Clients,
+    others: &Others,
     checkpoints: &Checkpoints,
     metrics: &Metrics,
 ) -> Result<(), String> {
+    let members = others.members(config).await;
     let mut failures = Vec::new();
     for only_leader in [true, false] {
-        for (id, peer) in config.peers.iter().filter(|(id, _)| **id != config.id) {
-            let client = clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Bulk);
+        for (id, peer) in members.iter().filter(|(id, _)| **id != config.id) {
+            let client = others.clients.get(*id, &Address { peer_urls: peer.peer_urls.clone() }, Lane::Bulk);
             match fetch(&client, checkpoints, &metrics.snapshots, only_leader).await {
                 Ok((dir, applied)) => {
                     tracing::info!(member = %id, %applied, "a copy of the state has arrived");

@@ -20,7 +20,7 @@ use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
 use crate::io::peer::{Kind, Service};
 use crate::limits;
-use crate::membership::join::{Listed, Roster};
+use crate::membership::join::Roster;
 use crate::metrics::PeerTraffic;
 
 type Answer = Result<Bytes, String>;
@@ -124,13 +124,7 @@ impl Inner {
     async fn roster(self: &Arc<Self>) -> Roster {
         // Without a leader the old list is better than none.
         let _ = tokio::time::timeout(limits::IS_KNOWN_TIMEOUT, self.read_barrier()).await;
-        let table = self.reader.members();
-        let members = table.iter().map(|(id, member)| Listed {
-            id,
-            name: member.name.clone(),
-            peer_urls: member.peer_ur_ls.clone(),
-        });
-        Roster { cluster: self.config.cluster_id, members: members.collect() }
+        self.known_roster()
     }
 
     fn standing(&self, member: MemberId) -> Standing {

@@ -26,8 +26,9 @@ use super::join::{Beginning, identify};
 use super::leadership::{self, Contact};
 use super::leases::Leases;
 use super::maintain::{self, Maintained};
+use super::rebuild::{self, Others};
 use super::service::{PeerService, Standing};
-use super::{Leadership, MemberConfig, StartError, rebuild};
+use super::{Leadership, MemberConfig, StartError};
 use crate::consensus::log_store::LogStore;
 use crate::consensus::requests::Requests;
 use crate::consensus::state_machine::Machine;
@@ -55,6 +56,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     check(&config)?;
     let authority = Authority::new(&config.auth).map_err(|error| StartError::Config(error.to_string()))?;
     let network = peer_network(&config)?;
+    let seeds = seeds(&config);
     let beginning = identify(&mut config, network.clone()).await?;
     let metrics = Arc::new(Metrics::new());
     for (name, stage, is_open) in config.gates.all() {
@@ -62,7 +64,9 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     }
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::measured(network.clone(), me, metrics.peers.clone());
-    let Recovered { wal, state, checkpoints } = rebuild::recover(&config, &clients, &metrics).await?;
+    let Recovered { wal, state, checkpoints } =
+        rebuild::recover(&config, &Others { seeds, network: network.clone(), clients: clients.clone() }, &metrics)
+            .await?;
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -126,6 +130,12 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     Ok(inner)
 }
 
+/// Where the settings say that others are, whatever becomes of `config.peers`.
+fn seeds(config: &MemberConfig) -> Vec<String> {
+    let others = config.peers.iter().filter(|(id, _)| **id != config.id);
+    others.flat_map(|(_, peer)| peer.peer_urls.clone()).collect()
+}
+
 fn check(config: &MemberConfig) -> Result<(), StartError> {
     refuse_etcds(&config.data_dir)?;
     if !config.peers.contains_key(&config.id) {
@@ -186,7 +196,7 @@ pub(super) async fn open(config: &MemberConfig, metrics: &Metrics) -> Result<Ope
     let has_others = config.peers.len() > 1;
     let dir = config.data_dir.join("member");
     let options = WalOptions {
-        dir: config.tuning.log_dir.clone().unwrap_or_else(|| dir.join("log")),
+        dir: config.log_dir(),
         owner: Owner { cluster: config.cluster_id.0, member: config.id.0 },
         segment_bytes: limits::LOG_SEGMENT_BYTES,
         cache_bytes: limits::LOG_CACHE_BYTES,
@@ -297,6 +307,7 @@ fn run_tasks(
     tasks.spawn(inner.clone().publish());
     tasks.spawn(inner.clone().run_reconfiguration());
     tasks.spawn(inner.clone().watch_standing());
+    tasks.spawn(inner.clone().keep_roster());
     maintain::run(inner);
 }
 
