@@ -70,8 +70,10 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// One call of a snapshot's transfer; the last one includes installing it.
 pub const SNAPSHOT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client's request, besides two elections; etcd's figure.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client's request, besides two election timeouts; after both: `etcdserver: request timed out`. etcd's figure.
+pub const REQUEST_WORK_TIME: Duration = Duration::from_secs(5);
+/// The same, with the two election timeouts of etcd's default.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// One question to the leader (read index, lease); it is asked again until the request's own deadline.
 pub const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest elections without word from the leader, or of a leader from a majority, after which there is none.

@@ -78,13 +78,16 @@ pub struct Peer {
     pub peer_urls: Vec<String>,
 }
 
-/// Raft's clocks. The defaults detect a dead leader within 0.4 s on one small machine.
+/// Raft's clocks, and what depends on them. The defaults detect a dead leader within 0.4 s on one small machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub heartbeat: Duration,
     pub election_min: Duration,
     /// Also the leader lease: a leader that heard no quorum for this long takes no writes.
     pub election_max: Duration,
+    /// How long a request waits for a leader and a majority: etcd's five seconds and two of etcd's election timeouts,
+    /// which are longer than the elections here unless an operator sets them.
+    pub request: Duration,
 }
 
 impl Default for Timing {
@@ -93,6 +96,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(40),
             election_min: Duration::from_millis(120),
             election_max: Duration::from_millis(200),
+            request: limits::REQUEST_TIMEOUT,
         }
     }
 }

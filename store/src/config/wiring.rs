@@ -149,16 +149,17 @@ fn serve(settings: &StoreSettings) -> ServeOptions {
 
 /// etcd's election timeout E makes a follower campaign after a random time between E and 2E of silence. Here it is the
 /// leader's lease (`election_max`) and then a random time between `election_min` and `election_max`: three and one quarters
-/// of E make that E to 1.5 E.
+/// of E make that E to 1.5 E. A request may take as long as etcd's with the same E, whether E is given or etcd's default.
 fn timing(raft: &RaftSettings) -> Timing {
+    let request = limits::REQUEST_WORK_TIME + 2 * Duration::from_millis(raft.election_ms);
     if !raft.times_given {
-        return Timing::default();
+        return Timing { request, ..Timing::default() };
     }
     let (heartbeat, election) = (raft.heartbeat_ms, raft.election_ms);
     let min = (election / 4).max(heartbeat + 1);
     let max = (election - election / 4).max(min + 1);
     let millis = Duration::from_millis;
-    Timing { heartbeat: millis(heartbeat), election_min: millis(min), election_max: millis(max) }
+    Timing { heartbeat: millis(heartbeat), election_min: millis(min), election_max: millis(max), request }
 }
 
 /// The shortest lease: one and a half elections in whole seconds, counted in etcd's ticks; 2 s at its defaults.
@@ -196,6 +197,15 @@ mod tests {
             assert!(timing.heartbeat < timing.election_min && timing.election_min < timing.election_max);
         }
         assert_eq!(timing(&RaftSettings { times_given: false, ..raft(100, 1000) }), Timing::default());
+    }
+
+    #[test]
+    fn a_request_may_take_as_long_as_etcds() {
+        let seconds = |raft| timing(&raft).request.as_secs_f32();
+        assert_eq!(seconds(RaftSettings { times_given: false, ..raft(100, 1000) }), 7.0);
+        assert_eq!(seconds(raft(100, 1000)), 7.0);
+        assert_eq!(seconds(raft(50, 500)), 6.0);
+        assert_eq!(Timing::default().request.as_secs_f32(), 7.0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::io::peer::Lane;
 use crate::io::peer::client::{Client, Clients};
 use crate::io::peer::snapshot::Receiver;
 use crate::io::wal::WalReader;
-use crate::limits::{LEADER_RETRY_PAUSE, REQUEST_TIMEOUT};
+use crate::limits::LEADER_RETRY_PAUSE;
 use crate::metrics::Metrics;
 use crate::state::{Reader, State, Storage};
 
@@ -79,9 +79,9 @@ impl Inner {
         leader.map(|member| Leader { member, id: LeaderId { term: term.0, node_id: member }, is_self })
     }
 
-    /// When a request that starts now gives up: etcd's five seconds and two elections.
+    /// When a request that starts now gives up.
     pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + REQUEST_TIMEOUT + 2 * self.config.timing.election_max
+        Instant::now() + self.config.timing.request
     }
 
     pub(super) fn is_learner(&self) -> bool {

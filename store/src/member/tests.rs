@@ -24,6 +24,7 @@ const TIMING: Timing = Timing {
     heartbeat: Duration::from_millis(100),
     election_min: Duration::from_millis(400),
     election_max: Duration::from_millis(800),
+    request: crate::limits::REQUEST_TIMEOUT,
 };
 
 pub(super) struct Cluster {
