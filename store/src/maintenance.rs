@@ -23,9 +23,9 @@ pub struct MaintenanceOptions {
     pub quota_backend_bytes: i64,
     /// etcd's `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: AutoCompaction,
-    /// etcd's `--corrupt-check-time`: how often the members' contents are compared. Zero, etcd's default, does not mean
-    /// never here, but whenever [`limits::LEISURELY_CHECK_INTERVAL`] has passed.
-    pub corrupt_check_time: Duration,
+    /// etcd's `--corrupt-check-time`: how often the members' contents are compared; zero is never. Where nobody said, it
+    /// is not etcd's never, but whenever [`limits::LEISURELY_CHECK_INTERVAL`] has passed.
+    pub corrupt_check_time: Option<Duration>,
     /// etcd's `--compact-hash-check-time`: how soon after a compaction the members' contents are compared.
     pub compact_hash_check_time: Duration,
     /// etcd's feature gate `InitialCorruptCheck`: compare once after the start.
@@ -39,7 +39,7 @@ impl Default for MaintenanceOptions {
         Self {
             quota_backend_bytes: 0,
             auto_compaction: AutoCompaction::Off,
-            corrupt_check_time: Duration::ZERO,
+            corrupt_check_time: None,
             compact_hash_check_time: limits::COMPACT_HASH_CHECK_INTERVAL,
             initial_corrupt_check: false,
             version_check_time: limits::VERSION_CHECK_INTERVAL,

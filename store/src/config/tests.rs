@@ -288,3 +288,13 @@ fn the_help_lists_every_flag_that_is_not_hidden() {
     }
     assert!(help::usage("etcd").contains("etcd --version"));
 }
+
+#[test]
+fn members_are_compared_at_leisure_unless_somebody_says_how_often_or_never() {
+    let every = |words: &str| StoreConfig::new(&good(words)).unwrap().member.maintenance.corrupt_check_time;
+    assert_eq!(every(""), None);
+    for never in ["--corrupt-check-time 0", "--corrupt-check-time=0s", "--experimental-corrupt-check-time=0s"] {
+        assert_eq!(every(never), Some(Duration::ZERO), "{never}");
+    }
+    assert_eq!(every("--corrupt-check-time 5m"), Some(Duration::from_secs(300)));
+}

@@ -99,7 +99,7 @@ fn maintenance(settings: &StoreSettings) -> MaintenanceOptions {
     MaintenanceOptions {
         quota_backend_bytes: settings.requests.quota_backend_bytes,
         auto_compaction: settings.compaction.auto,
-        corrupt_check_time: settings.checks.corrupt_check_time,
+        corrupt_check_time: settings.given.contains("corrupt-check-time").then_some(settings.checks.corrupt_check_time),
         compact_hash_check_time: settings.checks.compact_hash_check_time,
         initial_corrupt_check: settings.gates.is_open("InitialCorruptCheck"),
         version_check_time: settings.checks.downgrade_check_time,

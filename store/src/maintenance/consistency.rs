@@ -38,8 +38,8 @@ pub fn judge(size: usize, digests: &[(MemberId, u32)]) -> Verdict {
 /// When the leader compares: soon after a compaction, and otherwise now and then.
 #[derive(Clone, Copy, Debug)]
 pub struct Rhythm {
-    /// Zero: [`limits::LEISURELY_CHECK_INTERVAL`].
-    pub interval: Duration,
+    /// Zero: never. None: [`limits::LEISURELY_CHECK_INTERVAL`], or longer if a comparison takes long.
+    pub interval: Option<Duration>,
     /// Zero: a compaction is no occasion.
     pub after_compaction: Duration,
 }
@@ -58,13 +58,10 @@ impl Rhythm {
     #[must_use]
     pub fn is_due(&self, now: Duration, floor: i64, last: Last) -> bool {
         let idle = now.saturating_sub(last.ended);
-        let interval = if self.interval.is_zero() {
-            limits::LEISURELY_CHECK_INTERVAL.max(last.took * limits::CHECK_IDLE_FACTOR)
-        } else {
-            self.interval
-        };
+        let leisurely = || limits::LEISURELY_CHECK_INTERVAL.max(last.took * limits::CHECK_IDLE_FACTOR);
+        let interval = self.interval.unwrap_or_else(leisurely);
         let compacted = floor > last.floor && !self.after_compaction.is_zero() && idle >= self.after_compaction;
-        compacted || idle >= interval
+        compacted || (!interval.is_zero() && idle >= interval)
     }
 }
 
@@ -103,14 +100,16 @@ mod tests {
     fn a_compaction_is_an_occasion_and_time_is_another() {
         let seconds = Duration::from_secs;
         let last = Last { ended: seconds(1000), took: seconds(1), floor: 5 };
-        let leisurely = Rhythm { interval: Duration::ZERO, after_compaction: seconds(60) };
+        let leisurely = Rhythm { interval: None, after_compaction: seconds(60) };
         assert!(!leisurely.is_due(seconds(1061), 5, last));
         assert!(!leisurely.is_due(seconds(1059), 6, last));
         assert!(leisurely.is_due(seconds(1060), 6, last));
         assert!(leisurely.is_due(seconds(1000) + limits::LEISURELY_CHECK_INTERVAL, 5, last));
         let slow = Last { took: limits::LEISURELY_CHECK_INTERVAL, ..last };
         assert!(!leisurely.is_due(seconds(1000) + limits::LEISURELY_CHECK_INTERVAL, 5, slow));
-        let often = Rhythm { interval: seconds(5), after_compaction: Duration::ZERO };
+        let often = Rhythm { interval: Some(seconds(5)), after_compaction: Duration::ZERO };
         assert!(often.is_due(seconds(1005), 5, slow) && !often.is_due(seconds(1004), 6, slow));
+        let never = Rhythm { interval: Some(Duration::ZERO), after_compaction: seconds(60) };
+        assert!(!never.is_due(seconds(1_000_000), 5, last) && never.is_due(seconds(1060), 6, last));
     }
 }

@@ -236,7 +236,7 @@ async fn with_a_lie(check: MaintenanceOptions) -> (Cluster, MemberId) {
 }
 
 fn unchecked() -> MaintenanceOptions {
-    MaintenanceOptions { corrupt_check_time: Duration::from_secs(3600), ..MaintenanceOptions::default() }
+    MaintenanceOptions { corrupt_check_time: Some(Duration::from_secs(3600)), ..MaintenanceOptions::default() }
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_leader_that_differs_hands_over_and_is_rebuilt() {
 #[test]
 fn differences_are_found_by_the_clock_and_at_the_start() {
     run(async {
-        let often = MaintenanceOptions { corrupt_check_time: Duration::from_millis(1), ..unchecked() };
+        let often = MaintenanceOptions { corrupt_check_time: Some(Duration::from_millis(1)), ..unchecked() };
         let at_start = MaintenanceOptions { initial_corrupt_check: true, ..unchecked() };
         for check in [often, at_start] {
             let (mut cluster, liar) = with_a_lie(check).await;

@@ -131,7 +131,7 @@ pub const TABLE: &[Flag] = &[
     ignored(Tracing, "distributed-tracing-sampling-rate", Signed, "0", "Spans to send of a million."),
     flag(Features, "watch-progress-notify-interval", Duration, "10m0s", "How often a quiet watch that asked for it hears of progress."),
     flag(Features, "snapshot-catchup-entries", Unsigned, "5000", "Entries that stay in the log for slow followers."),
-    flag(Features, "corrupt-check-time", Duration, "0s", "How often the members' data is compared; 0 is never."),
+    flag(Features, "corrupt-check-time", Duration, "0s", "How often the members' data is compared; 0 is never. Unless given: every 10 minutes, at leisure."),
     flag(Features, "compact-hash-check-time", Duration, "1m0s", "How often the hashes of compactions are compared, with the gate CompactHashCheck."),
     flag(Features, "compaction-batch-limit", Signed, "1000", "Revisions that compaction removes at once."),
     flag(Features, "compaction-sleep-interval", Duration, "10ms", "Between two such batches."),
