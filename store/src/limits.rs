@@ -117,7 +117,7 @@ pub const PROPOSALS_MAX: usize = 16_384;
 pub const IS_KNOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Learners of a cluster; more are refused: `etcdserver: too many learner members in cluster`. etcd's default.
 pub const MAX_LEARNERS: u32 = 1;
-/// A member that the leader has not heard for this long is not active.
+/// A member that the leader has not heard for this long is not active; one whose connections have ended is not either.
 pub const MEMBER_SILENT: Duration = Duration::from_secs(1);
 /// A member that has been active for this long is relied on by the checks of a membership change. etcd's interval.
 pub const MEMBER_STABLE: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use super::inner::Inner;
 use crate::consensus::types::{Address, LogId, Membership};
 use crate::ids::MemberId;
 use crate::limits::{ACTIVITY_INTERVAL, DISMISS_GRACE, PROMOTE_LAG_ENTRIES, RECONFIGURE_INTERVAL, RECONFIGURE_TIMEOUT};
-use crate::membership::activity::Activity;
+use crate::membership::activity::{Activity, Sign};
 use crate::membership::plan::{self, Configuration, Replication, Step};
 use crate::membership::strict::Health;
 
@@ -41,8 +41,11 @@ impl View {
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let now = inner.started.elapsed();
-        let heard = metrics.heartbeat.iter().flatten();
-        let heard = heard.map(|(id, last)| (*id, last.as_ref().map(|last| now.saturating_sub(last.elapsed()))));
+        let linked = inner.clients.connected();
+        let heard = metrics.heartbeat.iter().flatten().map(|(id, last)| {
+            let last = last.as_ref().map(|last| now.saturating_sub(last.elapsed()));
+            (*id, Sign { last, is_linked: linked.contains(id) })
+        });
         let mut state = inner.reconfiguration.lock();
         state.activity.observe(now, heard);
         Some(Self {
