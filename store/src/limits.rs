@@ -139,6 +139,10 @@ pub const STANDING_INTERVAL: Duration = Duration::from_secs(1);
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two rounds of that.
 pub const JOIN_PAUSE: Duration = Duration::from_millis(200);
+/// How long a new member tries to resolve the names in peer URLs that differ as texts. etcd's figure.
+pub const JOIN_RESOLVE_TIME: Duration = Duration::from_secs(30);
+/// Between two rounds of that. etcd's figure.
+pub const JOIN_RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 /// A larger request is refused: `etcdserver: request is too large`. etcd's default.
 pub const MAX_REQUEST_BYTES: usize = 1_572_864;
 /// What a message may be larger than its request: framing and field headers.

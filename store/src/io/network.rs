@@ -1,7 +1,8 @@
 //! Byte streams between members: TCP in production, with TLS on it in [`super::tls`], anything in a test.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -66,6 +67,14 @@ impl Listener for TcpListener {
     fn address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
     }
+}
+
+/// The addresses that a host name stands for.
+///
+/// # Errors
+/// When nobody knows the name.
+pub async fn resolve(name: &str) -> io::Result<BTreeSet<IpAddr>> {
+    Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
 }
 
 /// `host:port` of a peer URL.

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::roster::{peers, remembered};
 use super::{MemberConfig, StartError};
 use crate::consensus::codec;
 use crate::ids::{ClusterId, MemberId};
 use crate::io::disk::LocalDisk;
-use crate::io::network::Network;
+use crate::io::network::{Network, resolve};
 use crate::io::peer::Kind;
 use crate::io::peer::client::visit;
 use crate::io::wal;
-use crate::limits::{IS_KNOWN_TIMEOUT, JOIN_PAUSE, JOIN_TIMEOUT};
-use crate::membership::join::{Roster, find};
+use crate::limits::{IS_KNOWN_TIMEOUT, JOIN_PAUSE, JOIN_RESOLVE_PAUSE, JOIN_RESOLVE_TIME, JOIN_TIMEOUT};
+use crate::membership::join::{Addresses, JoinError, Roster, find, host_names};
 
 /// How a member without a log comes to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,50 @@ pub(super) async fn identify(config: &mut MemberConfig, network: Arc<dyn Network
     let roster = roster(config, &*network).await?;
     let listed: Vec<Vec<String>> = config.peers.values().map(|peer| peer.peer_urls.clone()).collect();
     let own = config.peers.get(&config.id).map(|peer| peer.peer_urls.clone()).unwrap_or_default();
-    config.id = find(&roster, &listed, &own)
+    config.id = find_resolving(&roster, &listed, &own)
+        .await
         .map_err(|error| StartError::Config(format!("joining cluster {}: {error}", roster.cluster)))?;
     config.cluster_id = roster.cluster;
     config.peers = peers(roster);
     tracing::info!(member_id = %config.id, cluster_id = %config.cluster_id, "joining an existing cluster");
     Ok(Beginning::Join)
+}
+
+/// [`find`]; host names are resolved where the texts alone do not match.
+async fn find_resolving(
+    roster: &Roster,
+    initial_cluster: &[Vec<String>],
+    own: &[String],
+) -> Result<MemberId, JoinError> {
+    let deadline = Instant::now() + JOIN_RESOLVE_TIME;
+    let (mut names, mut known) = (host_names(roster, initial_cluster), Addresses::new());
+    loop {
+        let mismatch = match find(roster, initial_cluster, own, &known) {
+            Err(mismatch @ JoinError::Unmatched(..)) if !names.is_empty() => mismatch,
+            found => return found,
+        };
+        let mut reasons = Vec::new();
+        for name in std::mem::take(&mut names) {
+            let reason = match timeout_at(deadline, resolve(&name)).await {
+                Ok(Ok(addresses)) => {
+                    known.insert(name, addresses);
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(elapsed) => elapsed.to_string(),
+            };
+            reasons.push(format!("{name} ({reason})"));
+            names.insert(name);
+        }
+        if names.is_empty() {
+            continue;
+        }
+        if Instant::now() >= deadline {
+            return Err(JoinError::Unresolved(Box::new(mismatch), reasons));
+        }
+        tracing::warn!(names = reasons.join(", "), "host names of peer URLs are not resolved yet");
+        sleep(JOIN_RESOLVE_PAUSE).await;
+    }
 }
 
 /// Asks the others until one answers.

@@ -456,3 +456,21 @@ fn members_that_were_not_together_from_the_start_rebuild_each_other() {
         cluster.stop_all().await;
     });
 }
+
+#[test]
+fn a_joiner_that_is_listed_by_address_may_be_told_names() {
+    run(async {
+        let mut cluster = Cluster::lax(1).await;
+        let url = new_url();
+        let id = cluster.add(&url, false).await;
+        let mut joining = cluster.joining(&url);
+        for peer in joining.peers.values_mut() {
+            peer.peer_urls = peer.peer_urls.iter().map(|url| url.replace("127.0.0.1", "localhost")).collect();
+        }
+        let member = within(Member::start(joining)).await.unwrap();
+        assert_eq!(member.status().id, id);
+        cluster.members.insert(id, member);
+        cluster.await_voter(id).await;
+        cluster.stop_all().await;
+    });
+}
