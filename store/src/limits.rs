@@ -65,6 +65,8 @@ pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const PEER_RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// After a connection could not be accepted.
 pub const PEER_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the peer port talks to one HTTP client; then the connection is closed.
+pub const PEER_PAGES_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a snapshot's file in one call.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// One call of a snapshot's transfer; the last one includes installing it.

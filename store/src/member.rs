@@ -52,6 +52,7 @@ mod maintain;
 mod maintenance_tests;
 #[cfg(test)]
 mod membership_tests;
+mod pages;
 mod propose;
 mod rebuild;
 mod reconfigure;

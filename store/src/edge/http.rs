@@ -13,10 +13,9 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::json;
 use tonic::Status;
 
-use super::{ETCD_VERSION, Edge, gateway, health, metrics};
+use super::{Edge, gateway, health, metrics, version_json};
 use crate::io::tls::OverTls;
 use crate::limits;
 
@@ -62,11 +61,8 @@ fn probes(edge: Edge) -> Router {
 }
 
 async fn version(State(edge): State<Edge>) -> Response {
-    let cluster = edge.member.cluster_version();
-    let storage = cluster.clone().unwrap_or_else(|| "unknown".to_owned());
-    let cluster = cluster.unwrap_or_else(|| "not_decided".to_owned());
-    let body = json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": storage});
-    ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    let body = version_json(edge.member.cluster_version());
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn not_found(request: Request) -> Response {

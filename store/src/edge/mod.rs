@@ -48,7 +48,7 @@ use crate::member::Member;
 
 pub use self::access::embedded;
 pub use self::http::HttpConfig;
-pub use version::{ETCD_VERSION, STORAGE_VERSION};
+pub use version::{ETCD_VERSION, STORAGE_VERSION, version_json};
 
 /// What an operator may set about the edge.
 #[derive(Clone, Debug)]

@@ -27,6 +27,14 @@ const STORAGE: ([u8; 16], usize) = {
     (storage, at + 1)
 };
 
+/// What `/version` says, on the client's port and on the peers'.
+#[must_use]
+pub fn version_json(cluster: Option<String>) -> String {
+    let storage = cluster.clone().unwrap_or_else(|| "unknown".to_owned());
+    let cluster = cluster.unwrap_or_else(|| "not_decided".to_owned());
+    serde_json::json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": storage}).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 //! votes, heartbeats and read-index questions on one, appends on another, snapshots and forwarded proposals on a third.
 //! A connection starts with a handshake that names the cluster and both members; a stranger is told why and let go. A
 //! visitor, who is to become a member and knows no ids yet, may ask who the members are.
+//! Beside them, an HTTP client may read a few pages (`pages`).
 //! What a message means is not known here: `raft` binds openraft's calls to it, [`Service`] is the receiving side.
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ mod connection;
 pub mod fetch;
 mod frame;
 mod handshake;
+mod pages;
 pub mod raft;
 pub mod server;
 pub mod snapshot;
@@ -136,6 +138,11 @@ pub trait Service: Send + Sync + 'static {
     /// Whether `member` was removed from the cluster. Anyone else of the same cluster is welcome: a member that lags may
     /// not know its leader yet.
     fn is_removed(&self, member: MemberId) -> bool;
+
+    /// What is said to an HTTP client that asks for `path`; none where there is no such page.
+    fn page(&self, _path: &str) -> Option<http::Response<String>> {
+        None
+    }
 
     /// Where the traffic with `member` is counted; for nobody by default.
     fn traffic(&self, _member: MemberId) -> PeerTraffic {

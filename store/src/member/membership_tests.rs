@@ -5,6 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -453,6 +455,47 @@ fn members_that_were_not_together_from_the_start_rebuild_each_other() {
         cluster.members.insert(id, start_damaged(seeded).await);
         within(cluster.members[&id].read_barrier()).await.unwrap();
         assert_eq!(get(&cluster.members[&id], "k").as_deref(), Some("v"));
+        cluster.stop_all().await;
+    });
+}
+
+/// What the peer port of `member` answers to an HTTP request.
+async fn ask_peer_port(cluster: &Cluster, member: MemberId, request: &str) -> String {
+    let address = cluster.config(member).peer_listen[0];
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    match within(stream.read_to_string(&mut answer)).await {
+        // Hung up without reading everything.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        read => assert!(read.is_ok(), "{read:?}"),
+    }
+    answer
+}
+
+#[test]
+fn the_peer_port_says_who_the_members_are_to_whoever_speaks_http() {
+    run(async {
+        let mut cluster = Cluster::lax(1).await;
+        let (member, url) = (MemberId(1), new_url());
+        cluster.await_names(1).await;
+        eventually("a version", || cluster.any().cluster_version().is_some()).await;
+        let learner = cluster.add(&url, true).await;
+        let (peer, client) = (&cluster.peers[&member].peer_urls[0], &cluster.config(member).client_urls[0]);
+        let first = format!(r#"{{"id":1,"peerURLs":["{peer}"],"name":"m1","clientURLs":["{client}"]}}"#);
+        let second = format!(r#"{{"id":{learner},"peerURLs":["{url}"],"isLearner":true}}"#, learner = learner.0);
+        let answer =
+            ask_peer_port(&cluster, member, "GET /members HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, format!("[{first},{second}]\n"));
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("x-etcd-cluster-id: c\r\n"), "{head}");
+        assert!(head.contains("content-type: application/json"), "{head}");
+        // Shorter than a member's introduction.
+        let answer = ask_peer_port(&cluster, member, "GET /version HTTP/1.0\r\n\r\n").await;
+        assert!(answer.ends_with(&crate::edge::version_json(cluster.any().cluster_version())), "{answer}");
+        let answer = ask_peer_port(&cluster, member, "GET /raft HTTP/1.0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.0 404 Not Found\r\n"), "{answer}");
+        assert_eq!(ask_peer_port(&cluster, member, "POST /members HTTP/1.0\r\n\r\n").await, "");
         cluster.stop_all().await;
     });
 }

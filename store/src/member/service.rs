@@ -67,6 +67,10 @@ impl Service for PeerService {
         inner.reader.members().is_removed(member) && !inner.is_in_raft(member)
     }
 
+    fn page(&self, path: &str) -> Option<http::Response<String>> {
+        self.0.upgrade()?.page(path)
+    }
+
     fn traffic(&self, member: MemberId) -> PeerTraffic {
         self.0.upgrade().map_or_else(PeerTraffic::default, |inner| inner.metrics.peers.peer(member))
     }

@@ -15,7 +15,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Identity, Lane, VISITOR};
 use crate::ids::{ClusterId, MemberId};
 
-const MAGIC: &[u8; 8] = b"kontikiP";
+/// Bytes by which a caller is told from others than members.
+pub(super) const OPENING: usize = 8;
+const MAGIC: &[u8; OPENING] = b"kontikiP";
 const VERSION: u16 = 1;
 const HELLO: usize = 35;
 const ANSWER: usize = 17;
@@ -79,21 +81,32 @@ pub(super) struct Caller {
     pub(super) lane: Lane,
 }
 
-/// Answers a caller's introduction; the error says why it was refused, for this member's log.
+/// The first bytes of a connection.
+///
+/// # Errors
+/// `UnexpectedEof` when the caller says less.
+pub(super) async fn opening<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<[u8; OPENING]> {
+    let mut opening = [0; OPENING];
+    stream.read_exact(&mut opening).await?;
+    Ok(opening)
+}
+
+/// Answers the introduction of a caller that began with `opening`; the error says why it was refused, for this member's log.
 ///
 /// # Errors
 /// When the caller is refused or no caller at all.
 pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
+    opening: [u8; OPENING],
     me: Identity,
     is_removed: impl Fn(MemberId) -> bool,
 ) -> io::Result<Caller> {
-    let mut hello = [0; HELLO];
-    stream.read_exact(&mut hello).await?;
-    if &hello[..8] != MAGIC {
+    if opening != *MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a member: is this meant for the client port?"));
     }
-    let mut rest = &hello[8..];
+    let mut hello = [0; HELLO - OPENING];
+    stream.read_exact(&mut hello).await?;
+    let mut rest = &hello[..];
     let version = rest.get_u16_le();
     let (cluster, from, to) = (ClusterId(rest.get_u64_le()), MemberId(rest.get_u64_le()), MemberId(rest.get_u64_le()));
     let lane = match rest.get_u8() {
@@ -137,7 +150,11 @@ mod tests {
 
     async fn meet(caller: Identity, to: MemberId) -> (io::Result<()>, io::Result<Caller>) {
         let (mut near, mut far) = tokio::io::duplex(100);
-        tokio::join!(call(&mut near, caller, to, Lane::Append), answer(&mut far, B, |member| member == GONE))
+        let answering = async {
+            let opening = opening(&mut far).await?;
+            answer(&mut far, opening, B, |member| member == GONE).await
+        };
+        tokio::join!(call(&mut near, caller, to, Lane::Append), answering)
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{DONE, REFUSED};
 use super::frame::{Frame, FrameReader, write_frames};
 use super::handshake::{self, Caller};
-use super::{Identity, Kind, Service, VISITOR};
+use super::{Identity, Kind, Service, VISITOR, pages};
 use crate::io::network::{Listener, Stream};
 use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
 use crate::metrics::PeerTraffic;
@@ -44,9 +44,16 @@ pub async fn serve(listener: Box<dyn Listener>, me: Identity, service: Arc<dyn S
 }
 
 async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service: Arc<dyn Service>) {
-    let introduction = handshake::answer(&mut stream, me, |member| service.is_removed(member));
+    let introduction = async {
+        let opening = handshake::opening(&mut stream).await?;
+        if pages::are_wanted(&opening) {
+            return Ok(Err(opening));
+        }
+        handshake::answer(&mut stream, opening, me, |member| service.is_removed(member)).await.map(Ok)
+    };
     let caller = match tokio::time::timeout(PEER_CONNECT_TIMEOUT, introduction).await {
-        Ok(Ok(caller)) => caller,
+        Ok(Ok(Ok(caller))) => caller,
+        Ok(Ok(Err(opening))) => return pages::serve(opening, stream, from, service).await,
         // Somebody looked whether this port is open: another member, or a health check.
         Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
         Ok(Err(error)) => return tracing::warn!(from, %error, "peer connection refused"),
