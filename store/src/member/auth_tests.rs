@@ -43,16 +43,22 @@ fn cheap() -> AuthOptions {
     AuthOptions { bcrypt_cost: 4, ..AuthOptions::default() }
 }
 
+/// Three members with authentication on.
+async fn guarded() -> Cluster {
+    let mut cluster = Cluster::layout(3);
+    cluster.auth = cheap();
+    for id in 1..=3 {
+        cluster.start_member(MemberId(id)).await;
+    }
+    enable(cluster.any()).await;
+    cluster
+}
+
 #[test]
 fn a_token_of_one_member_works_at_once_on_every_other() {
     run(async {
-        let mut cluster = Cluster::layout(3);
-        cluster.auth = cheap();
-        for id in 1..=3 {
-            cluster.start_member(MemberId(id)).await;
-        }
+        let cluster = guarded().await;
         let members: Vec<&Member> = cluster.members.values().collect();
-        enable(members[0]).await;
         for (place, asked) in members.iter().enumerate() {
             // Many times over: the others hear of the entry a moment later.
             for round in 0..20 {
@@ -80,13 +86,8 @@ fn a_token_of_one_member_works_at_once_on_every_other() {
 #[test]
 fn a_permission_taken_back_after_the_proposal_is_denied_on_every_member() {
     run(async {
-        let mut cluster = Cluster::layout(3);
-        cluster.auth = cheap();
-        for id in 1..=3 {
-            cluster.start_member(MemberId(id)).await;
-        }
+        let cluster = guarded().await;
         let members: Vec<&Member> = cluster.members.values().collect();
-        enable(members[0]).await;
         // Identified before, proposed after: what lies between may as well be the way to the leader.
         let token = within(members[1].authenticate("alice", PASSWORD)).await.unwrap();
         let mut callers = Vec::new();

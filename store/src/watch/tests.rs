@@ -5,13 +5,15 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::Event;
 use kontiki_api::mvccpb::event::EventType;
 use pb::watch_create_request::FilterType;
-use proptest::prelude::*;
 
 use super::{WatchStream, WatchStreamOptions};
-use crate::command::Command;
 use crate::metrics::{StateMetrics, WatchMetrics};
 use crate::state::StateOptions;
-use crate::state::testing::{Harness, delete, delete_op, options, put, put_op, txn, uncached};
+use crate::state::testing::{Harness, delete_op, options, put_op, txn, uncached};
+
+mod compaction;
+mod histories;
+mod progress;
 
 fn create(key: &str, end: &str) -> pb::WatchCreateRequest {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
@@ -277,133 +279,6 @@ async fn previous_values_are_those_before_the_revision_and_absent_for_creations(
 }
 
 #[tokio::test]
-async fn a_captured_previous_value_outlives_its_compaction() {
-    let mut harness = Harness::with(uncached());
-    let mut stream = harness.reader().watch().stream();
-    created(&mut stream, pb::WatchCreateRequest { prev_kv: true, ..create("a", "") }).await;
-    harness.put("a", "1");
-    harness.put("a", "2");
-    harness.compact(3).unwrap();
-    harness.compact_physically();
-    assert_eq!(until(&mut stream, 3).await, "2:a=1 3:a=2(1)");
-}
-
-#[tokio::test]
-async fn a_start_below_the_floor_is_created_and_then_cancelled() {
-    let mut harness = Harness::new();
-    for n in 0..5 {
-        harness.put("a", &n.to_string());
-    }
-    harness.compact(4).unwrap();
-    let mut stream = harness.reader().watch().stream();
-    let id = created(&mut stream, from(3, create("a", ""))).await;
-    let response = next(&mut stream).await;
-    assert_eq!((response.watch_id, response.canceled, response.compact_revision), (id, true, 4));
-    assert_eq!((revision(&response), response.cancel_reason.as_str()), (0, ""));
-    harness.put("a", "more");
-    assert!(rest(&mut stream).is_empty());
-}
-
-#[tokio::test]
-async fn a_watch_from_the_floor_sees_the_deletion_there() {
-    let mut harness = Harness::with(tiny_ring());
-    harness.put("a", "1");
-    harness.put("b", "1");
-    harness.delete("a", "");
-    harness.put("c", "1");
-    harness.compact(4).unwrap();
-    harness.compact_physically();
-    let harness = harness.reopen();
-    let mut stream = harness.reader().watch().stream();
-    created(&mut stream, from(4, create("a", "z"))).await;
-    assert_eq!(until(&mut stream, 5).await, "4:-a 5:c=1");
-}
-
-#[tokio::test]
-async fn a_laggard_overtaken_by_compaction_is_cancelled() {
-    let mut harness = Harness::with(tiny_ring());
-    let mut stream = harness.reader().watch().stream();
-    let id = created(&mut stream, create("a", "")).await;
-    for n in 0..5 {
-        harness.put("a", &n.to_string());
-    }
-    harness.compact(5).unwrap();
-    let response = next(&mut stream).await;
-    assert_eq!((response.watch_id, response.canceled, response.compact_revision), (id, true, 5));
-}
-
-#[tokio::test]
-async fn a_synced_watch_does_not_mind_compaction() {
-    let mut harness = Harness::with(tiny_ring());
-    let mut stream = harness.reader().watch().stream();
-    created(&mut stream, create("quiet", "")).await;
-    for n in 0..50 {
-        harness.put("noise", &n.to_string());
-    }
-    harness.compact(51).unwrap();
-    harness.compact_physically();
-    harness.put("quiet", "1");
-    harness.put("noise", "more");
-    assert_eq!(until(&mut stream, 52).await, "52:quiet=1");
-}
-
-#[tokio::test]
-async fn manual_progress_comes_after_the_events_it_covers() {
-    let mut harness = Harness::new();
-    let mut stream = harness.reader().watch().stream();
-    stream.progress();
-    assert!(rest(&mut stream).is_empty(), "without watchers there is nothing to say");
-    created(&mut stream, create("a", "")).await;
-    created(&mut stream, create("b", "")).await;
-    stream.progress();
-    let response = next(&mut stream).await;
-    assert_eq!((response.watch_id, revision(&response), response.events.len()), (-1, 1, 0));
-    harness.put("a", "1");
-    harness.put("b", "1");
-    stream.progress();
-    let responses = rest(&mut stream);
-    assert_eq!(responses.len(), 3);
-    assert_eq!((responses[2].watch_id, revision(&responses[2])), (-1, 3));
-    assert!(responses[..2].iter().all(|response| response.events.len() == 1));
-}
-
-#[tokio::test]
-async fn a_replaying_watcher_keeps_the_stream_from_progress() {
-    let mut harness = Harness::with(tiny_ring());
-    for n in 0..10 {
-        harness.put("a", &n.to_string());
-    }
-    let mut stream = harness.reader().watch().stream();
-    created(&mut stream, from(2, create("a", ""))).await;
-    stream.progress();
-    let responses = rest(&mut stream);
-    assert!(responses.iter().all(|response| response.watch_id == 0), "{responses:?}");
-    stream.progress();
-    assert_eq!(next(&mut stream).await.watch_id, -1);
-}
-
-#[tokio::test]
-async fn periodic_progress_goes_to_quiet_watchers_that_ask() {
-    let mut harness = Harness::new();
-    let options = WatchStreamOptions { progress_interval: Duration::from_millis(50), ..WatchStreamOptions::default() };
-    let mut stream = harness.reader().watch().stream_with(options);
-    let notified = |request| pb::WatchCreateRequest { progress_notify: true, ..request };
-    let quiet = created(&mut stream, notified(create("a", ""))).await;
-    created(&mut stream, create("b", "")).await;
-    let future = created(&mut stream, notified(from(50, create("c", "")))).await;
-    harness.put("x", "1");
-    let response = next(&mut stream).await;
-    assert_eq!((response.watch_id, revision(&response), response.events.len()), (quiet, 2, 0));
-    harness.put("a", "1");
-    assert_eq!(texts(&next(&mut stream).await), "3:a=1");
-    let before = tokio::time::Instant::now();
-    let response = next(&mut stream).await;
-    assert_eq!((response.watch_id, revision(&response)), (quiet, 3));
-    assert!(before.elapsed() >= Duration::from_millis(50), "an interval with events is skipped");
-    assert_ne!(quiet, future);
-}
-
-#[tokio::test]
 async fn fragments_split_by_events_and_stay_together() {
     let mut harness = Harness::new();
     let options = WatchStreamOptions { fragment_bytes: 1500, ..WatchStreamOptions::default() };
@@ -471,44 +346,6 @@ async fn lease_revocation_shows_as_one_revision_in_key_order() {
 }
 
 #[tokio::test]
-async fn watchers_go_on_after_a_checkpoint_is_installed() {
-    let mut leader = Harness::new();
-    let mut follower = Harness::new();
-    for harness in [&mut leader, &mut follower] {
-        harness.put("a", "1");
-    }
-    let mut stream = follower.reader().watch().stream();
-    created(&mut stream, create("a", "z")).await;
-    leader.put("b", "1");
-    leader.put("a", "2");
-    leader.state.checkpoint(&leader.path("copy")).unwrap();
-    follower.state.install(&leader.path("copy")).unwrap();
-    follower.put("c", "1");
-    assert_eq!(until(&mut stream, 5).await, "3:b=1 4:a=2 5:c=1");
-}
-
-#[tokio::test]
-async fn a_synced_watcher_survives_the_install_of_a_compacted_checkpoint() {
-    let mut leader = Harness::new();
-    let mut follower = Harness::new();
-    for harness in [&mut leader, &mut follower] {
-        for n in 0..5 {
-            harness.put("a", &n.to_string());
-        }
-    }
-    let mut stream = follower.reader().watch().stream();
-    created(&mut stream, create("b", "")).await;
-    follower.put("a", "5");
-    leader.put("a", "5");
-    leader.compact(6).unwrap();
-    leader.compact_physically();
-    leader.put("b", "1");
-    leader.state.checkpoint(&leader.path("copy")).unwrap();
-    follower.state.install(&leader.path("copy")).unwrap();
-    assert_eq!(until(&mut stream, 8).await, "8:b=1");
-}
-
-#[tokio::test]
 async fn streams_that_are_dropped_leave_nothing_behind() {
     let mut harness = Harness::new();
     for _ in 0..3 {
@@ -518,117 +355,5 @@ async fn streams_that_are_dropped_leave_nothing_behind() {
         harness.put("a", "1");
         drop(stream);
         assert!(harness.reader().nobody_watches());
-    }
-}
-
-/// One writer on a thread of its own; watchers that come at different times must see the same, each from its start.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_a_concurrent_writer_nothing_is_lost_repeated_or_reordered() {
-    const WRITES: i64 = 4000;
-    let ring = StateOptions { watch_ring_bytes: 20_000, background_compaction: true, ..options() };
-    let mut harness = Harness::with(ring);
-    let reader = harness.reader();
-    let writer = std::thread::spawn(move || {
-        for n in 0..WRITES {
-            harness.run(&Command::Put(put(&format!("k{}", n % 7), &n.to_string()))).unwrap();
-            if n % 11 == 0 {
-                harness.run(&Command::DeleteRange(delete("k3", "k5"))).unwrap();
-            }
-        }
-        harness.put("k9", "end");
-        harness
-    });
-    let mut watchers = Vec::new();
-    for slow in [false, true, false, true] {
-        let reader = reader.clone();
-        watchers.push(tokio::spawn(async move {
-            let mut stream = reader.watch().stream();
-            created(&mut stream, from(2, create("k", "l"))).await;
-            let mut seen: Vec<(i64, String)> = Vec::new();
-            loop {
-                let response = next(&mut stream).await;
-                let last = seen.last().map_or(1, |(revision, _)| *revision);
-                let first = response.events[0].kv.as_ref().unwrap().mod_revision;
-                assert!(first > last, "a revision is not split over responses: {first} after {last}");
-                for event in &response.events {
-                    seen.push((event.kv.as_ref().unwrap().mod_revision, text(event)));
-                }
-                if seen.last().unwrap().1.ends_with("k9=end") {
-                    return seen;
-                }
-                for _ in 0..if slow { 200 } else { 0 } {
-                    tokio::task::yield_now().await;
-                }
-            }
-        }));
-    }
-    let mut histories = Vec::new();
-    for watcher in watchers {
-        histories.push(watcher.await.unwrap());
-    }
-    let harness = writer.join().unwrap();
-    let newest = harness.revision();
-    for history in &histories {
-        assert_eq!(history, &histories[0]);
-        let mut revisions: Vec<i64> = history.iter().map(|(revision, _)| *revision).collect();
-        assert!(revisions.is_sorted());
-        revisions.dedup();
-        assert_eq!(revisions, (2..=newest).collect::<Vec<_>>());
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
-
-    /// Watchers of random ranges and starts, read at random moments, see exactly the changes in their range.
-    #[test]
-    fn a_watcher_sees_exactly_the_changes_in_its_range(
-        ring_bytes in prop_oneof![Just(1_usize), Just(2000), Just(1 << 20)],
-        steps in prop::collection::vec((0_u8..10, 0_u8..12, any::<bool>(), prop::bool::weighted(0.1)), 1..120),
-        watchers in prop::collection::vec((0_u8..10, 0_u8..12, 0_usize..60, 0_i64..40), 1..8),
-    ) {
-        let mut harness = Harness::with(StateOptions { watch_ring_bytes: ring_bytes, ..options() });
-        let mut all: Vec<(i64, u8, String)> = Vec::new();
-        let mut streams = Vec::new();
-        for (index, (key, other, deletes, reads)) in steps.into_iter().enumerate() {
-            for (low, high, at, back) in watchers.iter().filter(|watcher| watcher.2 == index) {
-                let mut stream = harness.reader().watch().stream();
-                let start = (harness.revision() - back).max(0);
-                let (start_key, end_key) = (format!("k{low:02}"), format!("k{high:02}"));
-                if low < high {
-                    stream.create(from(start, create(&start_key, &end_key)));
-                    let start = if start == 0 { harness.revision() + 1 } else { start };
-                    streams.push((stream, *low..*high, start, Vec::new(), *at));
-                }
-            }
-            let (first, second) = (format!("k{key:02}"), format!("k{other:02}"));
-            let ops = if deletes { vec![delete_op(&first, "")] } else { vec![put_op(&first, "v"), put_op(&second, "w")] };
-            let request = txn(ops);
-            if crate::state::check::txn(&request, 128).is_ok() {
-                let before = harness.revision();
-                harness.txn(request).unwrap();
-                let now = harness.revision();
-                if now > before && deletes {
-                    all.push((now, key, format!("{now}:-{first}")));
-                } else if now > before {
-                    all.push((now, key, format!("{now}:{first}=v")));
-                    all.push((now, other, format!("{now}:{second}=w")));
-                }
-            }
-            if reads {
-                for (stream, _, _, seen, _) in &mut streams {
-                    seen.extend(rest(stream).iter().flat_map(|response| response.events.iter().map(text)));
-                }
-            }
-        }
-        for (mut stream, keys, start, mut seen, _) in streams {
-            seen.extend(rest(&mut stream).iter().flat_map(|response| response.events.iter().map(text)));
-            let expected: Vec<_> = all
-                .iter()
-                .filter(|(revision, key, _)| *revision >= start && keys.contains(key))
-                .map(|(_, _, text)| text.clone())
-                .collect();
-            prop_assert_eq!(seen, expected);
-        }
     }
 }
