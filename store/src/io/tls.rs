@@ -8,6 +8,7 @@ mod automatic;
 mod connect;
 mod files;
 mod identity;
+mod origin;
 mod server;
 mod suites;
 mod verify;

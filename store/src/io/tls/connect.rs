@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
 use super::identity::Owner;
-use super::{Certificates, TlsError, files, suites};
+use super::{Certificates, TlsError, files, origin, suites};
 use crate::config::tls::TlsSettings;
 use crate::io::network::{Listener, Network, Stream, Tcp, host_port};
 
@@ -108,24 +108,13 @@ impl Listener for SecureListener {
     }
 }
 
-/// A certificate that names addresses or hosts must name the one that calls with it.
+/// A member's certificate must be for where it calls from.
 async fn check_origin(stream: &server::TlsStream<TcpStream>, from: IpAddr) -> io::Result<()> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let Some(owner) = certificate.and_then(Owner::of) else { return Ok(()) };
-    if (owner.addresses.is_empty() && owner.dns_names.is_empty()) || owner.addresses.contains(&from) {
-        return Ok(());
+    match certificate.and_then(Owner::of) {
+        Some(owner) => origin::check(&owner, from.to_canonical(), &origin::Resolver).await,
+        None => Ok(()),
     }
-    for name in &owner.dns_names {
-        if let Ok(mut found) = tokio::net::lookup_host((name.as_str(), 0)).await
-            && found.any(|address| address.ip() == from)
-        {
-            return Ok(());
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        format!("tls: {from:?} does not match any of DNSNames {:?} or {:?}", owner.dns_names, owner.addresses),
-    ))
 }
 
 type Handshake = Pin<Box<dyn Future<Output = io::Result<server::TlsStream<TcpStream>>> + Send>>;
