@@ -64,9 +64,8 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     }
     let me = Identity { cluster: config.cluster_id, member: config.id };
     let clients = Clients::measured(network.clone(), me, metrics.peers.clone());
-    let Recovered { wal, state, checkpoints } =
-        rebuild::recover(&config, &Others { seeds, network: network.clone(), clients: clients.clone() }, &metrics)
-            .await?;
+    let others = Others { seeds, network: network.clone(), clients: clients.clone() };
+    let Recovered { wal, state, checkpoints } = rebuild::recover(&config, &others, &metrics).await?;
     let requests = Requests::new(config.id, SystemRandom.next_u64());
     let reader = state.reader();
     let storage = StateMachine::storage(&state);
@@ -79,11 +78,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
         refuse_amnesia(&config, &clients).await?;
     }
     // Only now: members that start together would otherwise connect, and wait for each other's answers.
-    let mut listeners = Vec::new();
-    for address in &config.peer_listen {
-        let listener = network.listen(*address).await;
-        listeners.push(listener.map_err(|source| StartError::Listen { address: *address, source })?);
-    }
+    let listeners = listen(&config, &*network).await?;
     let machine =
         Machine::new(state, checkpoints.clone(), requests.clone()).map_err(|error| data(&config.data_dir, &error))?;
     let machine = machine.measured(metrics.apply.clone(), metrics.snapshots.clone(), config.warn_apply);
@@ -159,6 +154,15 @@ fn peer_network(config: &MemberConfig) -> Result<Arc<dyn PeerNetwork>, StartErro
     let hosts: Vec<String> = config.peer_listen.iter().map(|address| address.ip().to_string()).collect();
     let settings = tls::self_signed(settings, &config.data_dir.join("fixtures/peer"), &hosts)?;
     Ok(SecureTcp::shared(Certificates::load(settings)?))
+}
+
+async fn listen(config: &MemberConfig, network: &dyn PeerNetwork) -> Result<Vec<Box<dyn Listener>>, StartError> {
+    let mut listeners = Vec::new();
+    for address in &config.peer_listen {
+        let listener = network.listen(*address).await;
+        listeners.push(listener.map_err(|source| StartError::Listen { address: *address, source })?);
+    }
+    Ok(listeners)
 }
 
 /// A directory that etcd made is not touched, and whoever gave it hears how to take it over.
