@@ -405,17 +405,31 @@ fn three_members_say_nothing_of_errors_when_undisturbed() {
     let place = Place::new();
     let ports = free_ports(6);
     let cluster: Vec<String> = (0..3).map(|i| format!("m{i}=http://127.0.0.1:{}", ports[2 * i + 1])).collect();
-    let mut members: Vec<Member> = (0..3)
-        .map(|i| {
-            let mut words = alone(&format!("m{i}"), ports[2 * i], ports[2 * i + 1]);
-            words.extend(["--initial-cluster".to_owned(), cluster.join(",")]);
-            words.extend(
-                ["--initial-cluster-token=new", "--heartbeat-interval=29", "--election-timeout=271"].map(str::to_owned),
-            );
-            place.start(&format!("m{i}"), &mut place.etcd(&strs(&words)))
-        })
-        .collect();
+    let start = |i: usize| {
+        let mut words = alone(&format!("m{i}"), ports[2 * i], ports[2 * i + 1]);
+        words.extend(["--initial-cluster".to_owned(), cluster.join(",")]);
+        words.extend(
+            ["--initial-cluster-token=new", "--heartbeat-interval=29", "--election-timeout=271"].map(str::to_owned),
+        );
+        place.start(&format!("m{i}"), &mut place.etcd(&strs(&words)))
+    };
+    let mut first = start(0);
+    // It serves, but what it has to tell the cluster needs a majority; only then is it ready.
+    first.await_line("serving client traffic");
+    let health = format!("http://127.0.0.1:{}", ports[0]);
+    let alone = get(TcpStream::connect(health.trim_start_matches("http://")).unwrap(), "/readyz/linearizable_read");
+    assert!(alone.is_some_and(|(status, _)| status.contains("503")));
+    assert!(!first.messages().iter().any(|message| message.contains("ready to serve client requests")));
+    let mut members = vec![first, start(1), start(2)];
     members.iter_mut().for_each(Member::await_ready);
+    for member in &members {
+        let said = member.messages();
+        let at = |text: &str| said.iter().position(|message| message.contains(text));
+        assert!(
+            at("published local member to cluster through raft") < at("ready to serve client requests"),
+            "{said:?}"
+        );
+    }
     for i in 0..3 {
         succeed(&mut etcdctl(&format!("http://127.0.0.1:{}", ports[2 * i]), &["put", "a", "b"]));
     }

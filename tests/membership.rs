@@ -222,4 +222,18 @@ async fn a_learner_serves_little_until_it_is_promoted() {
     first.run(&["member", "update", &id, elsewhere]).unwrap();
     assert_eq!(first.member("http://127.0.0.1:1")[0], id);
     first.run(&["member", "update", &id, &format!("--peer-urls={url}")]).unwrap();
+
+    let add = pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()], is_learner: true };
+    let added = members.member_add(add).await.unwrap().into_inner();
+    let new = added.member.unwrap();
+    assert!(new.id != 0 && new.name.is_empty() && new.client_ur_ls.is_empty() && new.is_learner, "{new:?}");
+    assert!(added.members.contains(&new), "{:?}", added.members);
+    let peer_ur_ls = vec!["http://127.0.0.1:2".to_owned()];
+    let updated = members.member_update(pb::MemberUpdateRequest { id: new.id, peer_ur_ls }).await.unwrap().into_inner();
+    let kept = updated.members.iter().find(|member| member.id == new.id).unwrap();
+    assert!(kept.is_learner, "an update changes the URLs and nothing else: {kept:?}");
+    let removed = members.member_remove(pb::MemberRemoveRequest { id: new.id }).await.unwrap().into_inner();
+    for header in [added.header, updated.header, removed.header] {
+        assert_eq!(header.unwrap().revision, 0, "membership is not a part of the key space");
+    }
 }

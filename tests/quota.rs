@@ -99,16 +99,24 @@ async fn maintenance_answers_as_etcd_does() {
     let follower = (leader + 1) % 3;
     let mut hashes = Vec::new();
     let mut ids = Vec::new();
+    let mut leaders = Vec::new();
     for i in 0..3 {
+        // One linearizable read, and every member says at once who leads, and who it is itself.
         cluster.await_ready(i).await;
         let mut maintenance = MaintenanceClient::new(cluster.channel(i));
+        let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
         let hash = maintenance.hash(pb::HashRequest {}).await.unwrap().into_inner();
-        ids.push(hash.header.unwrap().member_id);
+        let hash_kv = maintenance.hash_kv(pb::HashKvRequest::default()).await.unwrap().into_inner();
+        let answered: Vec<u64> = [status.header, hash.header, hash_kv.header].map(|h| h.unwrap().member_id).into();
+        assert!(answered.iter().all(|id| *id == answered[0] && !ids.contains(id)), "forwarded? {answered:?} {ids:?}");
+        ids.push(answered[0]);
+        leaders.push(status.leader);
         hashes.push(hash.hash);
         let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap().into_inner();
         assert_eq!(defragmented.header, None);
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    assert_eq!(leaders, [ids[leader]; 3]);
     let status = move_leader(cluster.channel(follower), ids[follower]).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, "etcdserver: not leader"));
     let status = move_leader(cluster.channel(leader), 99).await.unwrap_err();

@@ -5,10 +5,16 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use support::pki::{Authority, Certificate};
 use support::{KONTIKI, Process, client, free_ports, text, wait_for};
 
@@ -161,6 +167,65 @@ fn one_port_serves_plaintext_and_tls() {
     let output =
         Command::new(client("etcdctl")).env("ETCDCTL_API", "3").args(["--endpoints", &plain, "get", "k"]).output();
     assert_eq!(works(&output.unwrap()), "k\nv\n");
+    let range = r#"{"key":"aw=="}"#;
+    let over_tls = https(connect(&secure), &authority.ca, None, "/v3/kv/range", range);
+    assert!(over_tls.starts_with("HTTP/1.1 200 OK\r\n") && over_tls.contains(r#""count":"1""#), "{over_tls}");
+    let over_tcp = http(connect(&plain), "/v3/kv/range", range);
+    assert!(over_tcp.starts_with("HTTP/1.1 200 OK\r\n") && over_tcp.contains(r#""count":"1""#), "{over_tcp}");
+}
+
+#[test]
+fn a_unix_socket_speaks_tls_too() {
+    let mut members = Members::new(1, "https", "http");
+    let authority = Authority::new(members.path(), "ca");
+    let own = authority.issue("server", 1);
+    let socket = members.path().join("client.sock");
+    let secure = members.clients[0].clone();
+    members.clients[0] = format!("{secure},unixs://{}", socket.display());
+    let mut flags = flag("cert-file", &own.cert);
+    flags.extend(flag("key-file", &own.key));
+    members.start(&flags);
+    members.await_ready();
+    works(&etcdctl(&secure, &authority.ca, None, &["put", "k", "v"]));
+    let stream = UnixStream::connect(&socket).unwrap();
+    let got = https(stream, &authority.ca, None, "/v3/kv/range", r#"{"key":"aw=="}"#);
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains(r#""count":"1""#), "{got}");
+    let plain = UnixStream::connect(&socket).unwrap();
+    assert!(!http(plain, "/v3/kv/range", "{}").starts_with("HTTP/1.1 200"), "a unixs socket is for TLS alone");
+}
+
+fn connect(url: &str) -> TcpStream {
+    TcpStream::connect(url.rsplit_once('/').unwrap().1).unwrap()
+}
+
+/// The whole answer to a POST; nothing where the connection was closed instead.
+fn http(mut stream: impl Read + Write, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}");
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A peer that closes without the farewell of TLS has still said what it had to say.
+    let _ = stream.read_to_end(&mut answer);
+    text(&answer)
+}
+
+fn https(stream: impl Read + Write, ca: &Path, own: Option<&Certificate>, path: &str, body: &str) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let certificate = CertificateDer::from_pem_file(&own.cert).unwrap();
+            let key = PrivateKeyDer::from_pem_file(&own.key).unwrap();
+            config.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    let connection = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    http(rustls::StreamOwned::new(connection, stream), path, body)
 }
 
 #[test]
@@ -237,5 +302,15 @@ fn the_common_name_is_the_user() {
     let denied = refused(&as_alice(&["put", "others/k", "v"]));
     assert!(denied.contains("etcdserver: permission denied"), "{denied}");
     as_root(&["put", "others/k", "v"]);
+    // The gateway calls in its own name: whoever shows a certificate there might think otherwise.
+    let range = r#"{"key":"aw=="}"#;
+    let said = https(connect(&url), &authority.ca, Some(&alice), "/v3/kv/range", range);
+    assert!(said.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{said}");
+    let ignored = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+    assert!(said.ends_with(ignored), "{said}");
+    let health = https(connect(&url), &authority.ca, Some(&alice), "/health", "");
+    assert!(health.starts_with("HTTP/1.1 405"), "only the gateway's paths are concerned: {health}");
     as_root(&["auth", "disable"]);
+    let said = https(connect(&url), &authority.ca, Some(&alice), "/v3/kv/range", range);
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
 }

@@ -29,6 +29,10 @@ pub const INDEX_SLICE_KEYS: usize = 1000;
 pub const CACHED_RECORD_BYTES_MAX: usize = 4 << 10;
 /// Leaves pruned while the index is held by the compactor.
 pub const PRUNE_SLICE_LEAVES: usize = 8;
+/// Records that the compactor removes between two pauses; etcd's figure.
+pub const COMPACTION_BATCH_RECORDS: usize = 1000;
+/// The compactor's pause, in which writes have disk and processor to themselves; etcd's figure.
+pub const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 /// Times a read of the current state starts again because compaction overtook it; then it says so.
 pub const READ_RETRIES: usize = 16;
 /// Lease changes remembered for the lessor; one that asks later gets the whole table.

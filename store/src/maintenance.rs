@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::limits;
+use crate::state::CompactionPace;
 
 pub mod alarms;
 pub mod autocompact;
@@ -30,6 +31,8 @@ pub struct MaintenanceOptions {
     pub compact_hash_check_time: Duration,
     /// etcd's feature gate `InitialCorruptCheck`: compare once after the start.
     pub initial_corrupt_check: bool,
+    /// How fast a compaction removes records.
+    pub compaction_pace: CompactionPace,
     /// How often the leader looks at its members' versions: etcd's `--downgrade-check-time`.
     pub version_check_time: Duration,
 }
@@ -42,6 +45,7 @@ impl Default for MaintenanceOptions {
             corrupt_check_time: None,
             compact_hash_check_time: limits::COMPACT_HASH_CHECK_INTERVAL,
             initial_corrupt_check: false,
+            compaction_pace: CompactionPace::default(),
             version_check_time: limits::VERSION_CHECK_INTERVAL,
         }
     }

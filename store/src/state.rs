@@ -25,6 +25,7 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -36,6 +37,7 @@ use crate::command::{Command, Reply};
 use crate::ids::LogIndex;
 use crate::io::clock::Stopwatch;
 use crate::io::engine::{self, Engine, EngineOptions};
+use crate::limits;
 use crate::metrics::StateMetrics;
 use crate::watch::hub::Hub;
 
@@ -55,8 +57,23 @@ pub struct StateOptions {
     pub watch_ring_bytes: usize,
     /// Whether physical compaction runs on a thread of its own. Without it, call [`State::compact_step`].
     pub background_compaction: bool,
+    pub compaction_pace: CompactionPace,
     /// Where operations are counted; for nobody by default.
     pub metrics: StateMetrics,
+}
+
+/// How fast the compaction thread removes records: etcd's `--compaction-batch-limit` and `--compaction-sleep-interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Records removed between two pauses.
+    pub batch: usize,
+    pub pause: Duration,
+}
+
+impl Default for CompactionPace {
+    fn default() -> Self {
+        Self { batch: limits::COMPACTION_BATCH_RECORDS, pause: limits::COMPACTION_PAUSE }
+    }
 }
 
 impl Default for StateOptions {
@@ -67,6 +84,7 @@ impl Default for StateOptions {
             value_cache_bytes: 16 << 20,
             watch_ring_bytes: 16 << 20,
             background_compaction: true,
+            compaction_pace: CompactionPace::default(),
             metrics: StateMetrics::default(),
         }
     }
@@ -159,7 +177,7 @@ impl State {
         let hub = Arc::new(Hub::new(core.clone(), revision, options.watch_ring_bytes));
         let compactor = Arc::new(Compactor::new(core.clone(), compacted));
         let reader = Arc::new(Reader::new(core.clone(), hub.clone(), compactor.clone()));
-        let compactor_thread = options.background_compaction.then(|| compactor.clone().spawn());
+        let compactor_thread = options.background_compaction.then(|| compactor.clone().spawn(options.compaction_pace));
         let stage = Stage { revision, floor, auth: core.auth(), ..Stage::default() };
         // A compaction that a crash interrupted is finished now.
         compactor.wake();

@@ -181,6 +181,7 @@ pub fn cases() -> Vec<Case> {
                 write("h/1", "2"),
                 remove("h/", "h0"),
                 write("h/1", "3"),
+                write("elsewhere", "2"),
                 watch(pb::WatchCreateRequest { start_revision: 1, prev_kv: true, ..create("h/", "h0") }),
                 Act::Receive(2),
                 write("h/3", "1"),

@@ -64,6 +64,7 @@ impl FeatureGates {
                 )));
             }
             gates.open.insert(gate, values.bool(flag.name));
+            gates.explicit.push(gate);
         }
         if gates.is_open("LeaseCheckpointPersist") && !gates.is_open("LeaseCheckpoint") {
             return Err(ConfigError(
@@ -103,6 +104,13 @@ impl FeatureGates {
     #[must_use]
     pub fn is_open(&self, name: &str) -> bool {
         *self.open.get(name).unwrap_or_else(|| panic!("there is no feature gate {name:?}"))
+    }
+
+    /// # Panics
+    /// When there is no such gate.
+    #[must_use]
+    pub fn is_closed_by_name(&self, name: &str) -> bool {
+        !self.is_open(name) && self.explicit.contains(&name)
     }
 
     /// Every gate, its stage in etcd's letters, and whether it is open.

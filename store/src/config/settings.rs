@@ -12,6 +12,7 @@ use super::tls::TlsSettings;
 use super::url::Url;
 use super::values::Values;
 pub use crate::maintenance::AutoCompaction;
+use crate::state::CompactionPace;
 
 mod read;
 
@@ -97,8 +98,7 @@ pub struct KeepAliveSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompactionSettings {
     pub auto: AutoCompaction,
-    pub batch_limit: u64,
-    pub sleep_interval: Duration,
+    pub pace: CompactionPace,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::ConfigError;
+use super::gates::FeatureGates;
 use super::identity::{self, Place};
 use super::listen::Listener;
 use super::settings::{ClusterState, RaftSettings, StoreSettings};
@@ -20,13 +21,22 @@ use crate::membership::MembershipOptions;
 
 /// Flags that are understood and checked, and that nothing obeys yet: each is told at the start. Take the name out when its
 /// setting is wired below.
-const PENDING: &[&str] =
-    &["compaction-batch-limit", "compaction-sleep-interval", "feature-gates", "grpc-keepalive-min-time"];
+const PENDING: &[&str] = &["grpc-keepalive-min-time"];
 
-/// The given flags that nothing obeys.
+/// Feature gates that change nothing here when they are opened.
+const GATES_WITHOUT_EFFECT: &[&str] =
+    &["LeaseCheckpoint", "LeaseCheckpointPersist", "PriorityRequest", "SetMemberLocalAddr", "StopGRPCServiceOnDefrag"];
+
+/// The flags that were given and that nothing obeys.
 #[must_use]
 pub fn pending(given: &BTreeSet<&'static str>) -> Vec<&'static str> {
     PENDING.iter().copied().filter(|name| given.contains(name)).collect()
+}
+
+/// The gates that were opened and that nothing obeys.
+#[must_use]
+pub fn gates_without_effect(gates: &FeatureGates) -> Vec<&'static str> {
+    GATES_WITHOUT_EFFECT.iter().copied().filter(|name| gates.is_open(name)).collect()
 }
 
 /// A member that can be started, and how it is served.
@@ -100,8 +110,13 @@ fn maintenance(settings: &StoreSettings) -> MaintenanceOptions {
         quota_backend_bytes: settings.requests.quota_backend_bytes,
         auto_compaction: settings.compaction.auto,
         corrupt_check_time: settings.given.contains("corrupt-check-time").then_some(settings.checks.corrupt_check_time),
-        compact_hash_check_time: settings.checks.compact_hash_check_time,
+        // On unless it is closed by name, where etcd's is off unless it is opened.
+        compact_hash_check_time: match settings.gates.is_closed_by_name("CompactHashCheck") {
+            true => Duration::ZERO,
+            false => settings.checks.compact_hash_check_time,
+        },
         initial_corrupt_check: settings.gates.is_open("InitialCorruptCheck"),
+        compaction_pace: settings.compaction.pace,
         version_check_time: settings.checks.downgrade_check_time,
     }
 }
@@ -130,6 +145,7 @@ fn edge(settings: &StoreSettings) -> EdgeConfig {
             host_whitelist: settings.http.host_whitelist.clone(),
             extensive_metrics: settings.http.extensive_metrics,
         },
+        concurrent_streams_max: settings.requests.concurrent_streams_max,
         warn_unary: settings.requests.warning_unary_request_duration,
     }
 }

@@ -252,6 +252,8 @@ impl<S: Storage> RaftSnapshotBuilder<Types> for Builder<S> {
         let flushed = watch.lap();
         let meta = Mark::decode(&applied)?.meta();
         self.metrics.note_saved(flushed, watch.lap());
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        tracing::info!("snapshot-index" = index, "saved snapshot to disk");
         Ok(Snapshot { meta, snapshot: SnapshotData::Live(self.storage.clone()) })
     }
 }
@@ -318,6 +320,8 @@ impl<M: StateMachine> RaftStateMachine<Types> for Machine<M> {
             let what = format!("a snapshot said to end at {:?} ends at {:?}", meta.last_log_id, mark.last);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
+        let index = mark.last.map_or(0, |id| id.index);
+        tracing::info!("snapshot-index" = index, "applied snapshot");
         self.membership = encode_membership(&mark.membership);
         self.mark = mark;
         self.requests.forget();

@@ -224,6 +224,9 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if self.edge.lacks_leader(request.headers()) {
+            return Either::Right(Either::Left(ready(Ok(refusal(StoreError::NoLeader)))));
+        }
         if !self.edge.member.reader().auth_enabled() || request.extensions().get::<Embedded>().is_some() {
             return Either::Left(self.service.call(request));
         }

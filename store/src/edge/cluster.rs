@@ -13,7 +13,7 @@ impl Cluster for Edge {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         if request.into_inner().linearizable {
             self.member.read_barrier().await?;
         }
@@ -25,7 +25,7 @@ impl Cluster for Edge {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let request = request.into_inner();
         let member = self.member.add_member(&request.peer_ur_ls, request.is_learner).await?;
         let (header, members) = (Some(self.header(0)), self.member.members());
@@ -36,7 +36,7 @@ impl Cluster for Edge {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         self.member.remove_member(MemberId(request.into_inner().id)).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header: Some(self.header(0)), members: self.member.members() }))
     }
@@ -45,7 +45,7 @@ impl Cluster for Edge {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let request = request.into_inner();
         self.member.update_member(MemberId(request.id), &request.peer_ur_ls).await?;
         Ok(Response::new(pb::MemberUpdateResponse { header: Some(self.header(0)), members: self.member.members() }))
@@ -55,7 +55,7 @@ impl Cluster for Edge {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         self.member.promote_member(MemberId(request.into_inner().id)).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: Some(self.header(0)), members: self.member.members() }))
     }

@@ -23,6 +23,7 @@ use axum::response::Response;
 use axum::routing::any;
 use http_body_util::BodyExt;
 use prost_reflect::DynamicMessage;
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::client::Grpc;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -38,11 +39,20 @@ struct Gateway {
     grpc: Router,
     /// One request's text.
     request_bytes_max: usize,
+    /// One for each RPC under way.
+    streams: Arc<Semaphore>,
 }
 
-/// The gateway over `grpc`, which takes messages of up to `message_bytes_max`.
-pub(super) fn routes(grpc: Router, message_bytes_max: usize) -> Router {
-    let gateway = Gateway { calls: table::calls(), grpc, request_bytes_max: JSON_OVERHEAD * message_bytes_max };
+/// The gateway over `grpc`, which takes messages of up to `message_bytes_max`. As etcd's, which is one HTTP/2 connection,
+/// it has `streams_max` RPCs under way; further ones wait.
+pub(super) fn routes(grpc: Router, message_bytes_max: usize, streams_max: u32) -> Router {
+    let streams = usize::try_from(streams_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let gateway = Gateway {
+        calls: table::calls(),
+        grpc,
+        request_bytes_max: JSON_OVERHEAD * message_bytes_max,
+        streams: Arc::new(Semaphore::new(streams)),
+    };
     let router = Router::new().route("/v3/{*path}", any(serve)).route("/v3beta/{*path}", any(serve));
     router.with_state(Arc::new(gateway))
 }
@@ -71,6 +81,7 @@ async fn serve(State(gateway): State<Arc<Gateway>>, request: Request) -> Respons
 impl Gateway {
     async fn unary(&self, call: &Call, headers: &HeaderMap, body: Body) -> Result<Response, Status> {
         let message = self.read_one(call, body).await?;
+        let _stream = self.streams.acquire().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut client = self.client();
         client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
         let request = self.request(headers, message);

@@ -41,14 +41,14 @@ impl Default for HttpConfig {
 
 /// What the client port serves beside gRPC.
 pub(super) fn client_routes(edge: Edge, grpc: Router) -> Router {
-    let config = edge.config.http.clone();
+    let has_gateway = edge.config.http.enable_grpc_gateway;
     let mut router =
         probes(edge.clone()).route("/version", get(version).fallback(method_not_allowed).with_state(edge.clone()));
-    if config.enable_grpc_gateway {
+    if has_gateway {
         let message_bytes_max = edge.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
-        router = router.merge(gateway::routes(grpc, message_bytes_max));
+        router = router.merge(gateway::routes(grpc, message_bytes_max, edge.config.concurrent_streams_max));
     }
-    router.fallback(not_found).layer(from_fn_with_state(config, admit))
+    router.fallback(not_found).layer(from_fn_with_state(edge, admit))
 }
 
 /// What the metrics port serves.
@@ -87,7 +87,11 @@ pub(super) fn plain(status: StatusCode, text: String) -> Response {
 }
 
 /// Keeps out strange hosts (DNS rebinding), lets browsers in from allowed origins, and answers their preflights.
-async fn admit(State(config): State<HttpConfig>, request: Request, next: Next) -> Response {
+async fn admit(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let config = &edge.config.http;
+    if edge.ignores_the_name_of(&request) {
+        return plain(StatusCode::BAD_REQUEST, NAME_IGNORED.to_owned());
+    }
     if request.extensions().get::<OverTls>().is_none() {
         let host = host_name(&request);
         if !allows(&config.host_whitelist, &host) && !config.host_whitelist.is_empty() {
@@ -113,6 +117,22 @@ async fn admit(State(config): State<HttpConfig>, request: Request, next: Next) -
         allow(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
     }
     response
+}
+
+const NAME_IGNORED: &str =
+    "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+
+impl Edge {
+    /// Whether this is a call of the gateway whose client might think that its certificate says who it is.
+    fn ignores_the_name_of(&self, request: &Request) -> bool {
+        let path = request.uri().path();
+        let is_gateways = path.starts_with("/v3/") || path.starts_with("/v3beta/");
+        let name = request.extensions().get::<OverTls>().and_then(|tls| tls.common_name.as_deref());
+        is_gateways
+            && name.is_some_and(|name| !name.is_empty())
+            && self.config.http.enable_grpc_gateway
+            && self.member.reader().auth_enabled()
+    }
 }
 
 fn allows(list: &[String], name: &str) -> bool {

@@ -48,7 +48,7 @@ impl Kv for Edge {
         if !request.get_ref().serializable {
             self.refuse_learner()?;
         }
-        self.require_known_leader(request.metadata())?;
+        self.refuse_quarantined()?;
         let (sender, request) = split(request);
         check::range(&request)?;
         let read = || self.member.reader().range(&request);
@@ -62,13 +62,13 @@ impl Kv for Edge {
     type RangeStreamStream = range_stream::Parts;
 
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<range_stream::Parts>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         Ok(Response::new(range_stream::start(self.clone(), sender, request).await?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         check::put(&request)?;
         self.check_size(request.encoded_len())?;
@@ -82,7 +82,7 @@ impl Kv for Edge {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         check::delete_range(&request)?;
         let caller = self.caller(&sender).await?;
@@ -93,7 +93,7 @@ impl Kv for Edge {
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         check::txn(&request, self.config.max_txn_ops)?;
         self.check_size(request.encoded_len())?;
@@ -114,7 +114,7 @@ impl Kv for Edge {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         let (revision, physical) = (Revision(request.revision), request.physical);
         let caller = self.caller(&sender).await?;

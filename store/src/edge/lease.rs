@@ -69,7 +69,7 @@ impl Lease for Edge {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, mut request) = split(request);
         if request.ttl > limits::LEASE_TTL_MAX_S {
             return Err(StoreError::LeaseTtlTooLarge.into());
@@ -90,7 +90,7 @@ impl Lease for Edge {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         let caller = self.caller(&sender).await?;
         let command = Command::LeaseRevoke(request);
@@ -105,7 +105,7 @@ impl Lease for Edge {
         &self,
         request: Request<tonic::Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, requests) = split(request);
         let state = (self.clone(), sender, requests, false);
         // One answer for each request, in order; an error ends the stream, as the client then opens another.
@@ -133,7 +133,7 @@ impl Lease for Edge {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, request) = split(request);
         self.identify_user(&sender).await?;
         let times = self.member.time_to_live(LeaseId(request.id)).await?;
@@ -155,7 +155,7 @@ impl Lease for Edge {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let (sender, _) = split(request);
         let leases = self.leases(&sender).await?;
         let leases = leases.into_iter().map(|(id, _)| pb::LeaseStatus { id: id.0 }).collect();

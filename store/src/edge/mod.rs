@@ -26,6 +26,7 @@ mod watch;
 
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::auth_server::AuthServer;
 use kontiki_api::etcdserverpb::cluster_server::ClusterServer;
@@ -35,7 +36,7 @@ use kontiki_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use kontiki_api::etcdserverpb::watch_server::WatchServer;
 use kontiki_api::v3electionpb::election_server::ElectionServer;
 use kontiki_api::v3lockpb::lock_server::LockServer;
-use tonic::metadata::MetadataMap;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
@@ -60,6 +61,8 @@ pub struct EdgeConfig {
     /// A shorter lease lasts this long.
     pub lease_ttl_min_s: i64,
     pub http: HttpConfig,
+    /// RPCs that the JSON gateway has under way at once.
+    pub concurrent_streams_max: u32,
     /// A unary request that takes longer is logged.
     pub warn_unary: Duration,
 }
@@ -72,6 +75,7 @@ impl Default for EdgeConfig {
             progress_interval: limits::WATCH_PROGRESS_INTERVAL,
             lease_ttl_min_s: limits::LEASE_TTL_MIN_S,
             http: HttpConfig::default(),
+            concurrent_streams_max: u32::MAX,
             warn_unary: limits::WARN_UNARY,
         }
     }
@@ -111,14 +115,24 @@ pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
         warn_unary: config.warn_unary,
     };
     let edge = Edge { member, config };
-    let routes = Routes::new(guard(&edge, KvServer::new(edge.clone()).max_decoding_message_size(receive)))
-        .add_service(guard(&edge, WatchServer::new(edge.clone()).max_decoding_message_size(receive)))
-        .add_service(guard(&edge, LeaseServer::new(edge.clone())))
-        .add_service(guard(&edge, ClusterServer::new(edge.clone())))
-        .add_service(guard(&edge, MaintenanceServer::new(edge.clone())))
-        .add_service(guard(&edge, AuthServer::new(edge.clone())))
-        .add_service(guard(&edge, LockServer::new(edge.clone())))
-        .add_service(guard(&edge, ElectionServer::new(edge.clone())))
+    macro_rules! service {
+        ($server:ident) => {
+            guard(
+                &edge,
+                $server::new(edge.clone())
+                    .max_decoding_message_size(receive)
+                    .accept_compressed(CompressionEncoding::Gzip),
+            )
+        };
+    }
+    let routes = Routes::new(service!(KvServer))
+        .add_service(service!(WatchServer))
+        .add_service(service!(LeaseServer))
+        .add_service(service!(ClusterServer))
+        .add_service(service!(MaintenanceServer))
+        .add_service(service!(AuthServer))
+        .add_service(service!(LockServer))
+        .add_service(service!(ElectionServer))
         .add_service(guard(&edge, health_service()));
     Routes::from(routes.into_axum_router().layer(counting))
 }
@@ -160,26 +174,28 @@ impl Edge {
         }
     }
 
-    /// Learners refuse; clients that ask for it are refused at once where no leader is known.
-    fn require_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
+    /// Whoever has no whole service to offer: a learner, and a member in quarantine.
+    fn refuse_limited(&self) -> Result<(), StoreError> {
         self.refuse_learner()?;
-        self.require_known_leader(metadata)
+        self.refuse_quarantined()
     }
 
-    fn require_known_leader(&self, metadata: &MetadataMap) -> Result<(), StoreError> {
-        // What differs from the other members' contents is shown to nobody.
-        if self.member.is_quarantined() {
-            return Err(StoreError::Corrupt);
+    /// What differs from the other members' contents is shown to nobody.
+    fn refuse_quarantined(&self) -> Result<(), StoreError> {
+        match self.member.is_quarantined() {
+            true => Err(StoreError::Corrupt),
+            false => Ok(()),
         }
-        if wants_leader(metadata) && self.member.status().leader.is_none() {
-            return Err(StoreError::NoLeader);
-        }
-        Ok(())
+    }
+
+    /// Clients that ask for a leader are refused at once where none is known; a learner has its own refusal.
+    fn lacks_leader(&self, headers: &HeaderMap) -> bool {
+        wants_leader(headers) && self.member.leadership().borrow().leader.is_none() && !self.member.is_learner()
     }
 }
 
-fn wants_leader(metadata: &MetadataMap) -> bool {
-    metadata.get("hasleader").is_some_and(|value| value == "true")
+fn wants_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
 }
 
 /// The body of an applied command's answer; any other kind of answer is a bug of the state machine.

@@ -28,12 +28,12 @@ impl Watch for Edge {
     type WatchStream = Responses;
 
     async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Responses>, Status> {
-        self.require_leader(request.metadata())?;
+        self.refuse_limited()?;
         let options = WatchStreamOptions {
             progress_interval: self.config.progress_interval,
             fragment_bytes: self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES,
         };
-        let leaderless = match wants_leader(request.metadata()) {
+        let leaderless = match wants_leader(request.metadata().as_ref()) {
             true => leaderless(self.member.leadership()).boxed(),
             false => std::future::pending().boxed(),
         };

@@ -206,7 +206,11 @@ pub(super) async fn open(config: &MemberConfig, metrics: &Metrics) -> Result<Ope
         cache_bytes: limits::LOG_CACHE_BYTES,
         fsync: config.fsync,
     };
-    let state_options = StateOptions { metrics: metrics.state.clone(), ..StateOptions::default() };
+    let state_options = StateOptions {
+        metrics: metrics.state.clone(),
+        compaction_pace: config.maintenance.compaction_pace,
+        ..StateOptions::default()
+    };
     let wal_metrics = metrics.wal.clone();
     let open = move || -> Result<Opened, (PathBuf, String)> {
         let at = |dir: &Path, error: &dyn std::fmt::Display| (dir.to_owned(), error.to_string());

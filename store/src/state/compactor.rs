@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::WriteBatch;
 
+use super::CompactionPace;
 use super::core::{self, Core};
 use crate::io::clock::{Clock, Stopwatch, SystemClock, unix_seconds};
 use crate::io::engine::Family;
@@ -32,13 +33,15 @@ struct Pass {
     /// Where it goes on; nothing between passes.
     next: Option<Box<[u8]>>,
     removed: usize,
+    /// How many were removed at the last pause.
+    rested_at: usize,
     /// Started with the pass.
     clock: SystemClock,
 }
 
 impl Pass {
     fn at(floor: i64, next: Option<Box<[u8]>>) -> Self {
-        Self { floor, next, removed: 0, clock: SystemClock::default() }
+        Self { floor, next, removed: 0, rested_at: 0, clock: SystemClock::default() }
     }
 }
 
@@ -74,10 +77,12 @@ impl Compactor {
         self.signalled.notify_one();
     }
 
-    pub(crate) fn spawn(self: Arc<Self>) -> thread::JoinHandle<()> {
+    pub(crate) fn spawn(self: Arc<Self>, pace: CompactionPace) -> thread::JoinHandle<()> {
         let run = move || {
             while self.await_work() {
-                while !self.signal.lock().stop && self.step() {}
+                while !self.signal.lock().stop && self.step() {
+                    self.rest(pace);
+                }
             }
         };
         thread::Builder::new().name("compactor".to_owned()).spawn(run).expect("a thread can be started")
@@ -91,6 +96,19 @@ impl Compactor {
         }
         signal.work = false;
         !signal.stop
+    }
+
+    /// A pause after a batch, unless it is time to stop.
+    fn rest(&self, pace: CompactionPace) {
+        {
+            let mut pass = self.pass.lock();
+            if pass.next.is_none() || pass.removed - pass.rested_at < pace.batch.max(1) {
+                return;
+            }
+            pass.rested_at = pass.removed;
+        }
+        let mut signal = self.signal.lock();
+        self.signalled.wait_while_for(&mut signal, |signal| !signal.stop, pace.pause);
     }
 
     /// Prunes one slice; false when nothing is left to do.

@@ -8,7 +8,7 @@ use kontiki_api::mvccpb::KeyValue;
 use pb::request_op::Request;
 use tempfile::TempDir;
 
-use super::{Applied, Reader, State, StateOptions};
+use super::{Applied, CompactionPace, Reader, State, StateOptions};
 use crate::command::{Command, Reply, Response};
 use crate::error::StoreError;
 use crate::ids::LogIndex;
@@ -27,6 +27,7 @@ pub(crate) fn options() -> StateOptions {
         value_cache_bytes: 1 << 20,
         watch_ring_bytes: 1 << 20,
         background_compaction: false,
+        compaction_pace: CompactionPace::default(),
         ..StateOptions::default()
     }
 }

@@ -74,8 +74,8 @@ pub(crate) struct Registration {
 pub(crate) enum Look {
     /// Everything matching is read, up to and with this revision.
     Synced(i64),
-    /// The next matching revisions, in order, and whether there are more after them.
-    Blocks(Vec<Arc<Block>>, bool),
+    /// The next matching revisions, in order, and whether there are more after them, up to the given newest one.
+    Blocks { blocks: Vec<Arc<Block>>, more: bool, newest: i64 },
     /// What follows is not in memory: it has to be read from disk, from this revision up to the given newest one.
     Behind { from: i64, newest: i64 },
 }
@@ -203,13 +203,13 @@ impl Hub {
         let mut bytes = 0;
         for revision in group.matched.range(first..) {
             if blocks.len() == limits::WATCH_RESPONSE_REVISIONS || bytes >= limits::WATCH_RESPONSE_BYTES {
-                return Look::Blocks(blocks, true);
+                return Look::Blocks { blocks, more: true, newest };
             }
             let block = inner.ring.get(*revision).expect("the ring has no gaps");
             bytes += block.bytes();
             blocks.push(block.clone());
         }
-        Look::Blocks(blocks, false)
+        Look::Blocks { blocks, more: false, newest }
     }
 }
 

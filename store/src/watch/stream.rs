@@ -288,14 +288,16 @@ impl WatchStream {
                 watcher.next = watcher.next.max(newest + 1);
                 return Served::Nothing;
             }
-            Look::Blocks(blocks, more) => {
-                watcher.replaying.set(false);
+            Look::Blocks { blocks, more, newest } => {
+                let catches_up = watcher.replaying.get();
+                watcher.replaying.set(catches_up && more);
                 if more {
                     watcher.slot.enqueue();
                 }
-                let revision = blocks.last().expect("at least one block").revision;
-                watcher.next = revision + 1;
-                (watcher.events(&hub.core, &blocks), revision)
+                let last = blocks.last().expect("at least one block").revision;
+                watcher.next = last + 1;
+                // What is past is told as of now, what is new as of when it happened.
+                (watcher.events(&hub.core, &blocks), if catches_up { newest } else { last })
             }
             Look::Behind { from, newest } => {
                 watcher.replaying.set(true);

@@ -135,7 +135,7 @@ pub const TABLE: &[Flag] = &[
     flag(Features, "compact-hash-check-time", Duration, "1m0s", "How often the hashes of compactions are compared, with the gate CompactHashCheck."),
     flag(Features, "compaction-batch-limit", Signed, "1000", "Revisions that compaction removes at once."),
     flag(Features, "compaction-sleep-interval", Duration, "10ms", "Between two such batches."),
-    ignored(Features, "downgrade-check-time", Duration, "5s", "How often a downgrade is looked at."),
+    flag(Features, "downgrade-check-time", Duration, "5s", "How often a downgrade is looked at."),
     ignored(Features, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", "Defragment at the start; nothing here needs it."),
     flag(Unsafe, "force-new-cluster", Bool, "false", "Make a cluster of this member alone, with its data."),
     flag(Unsafe, "unsafe-no-fsync", Bool, "false", "Do not wait for the disk: faster, and data is lost when the machine dies."),

@@ -17,6 +17,8 @@ use crate::config::tls::TlsSettings;
 use crate::config::url::{Address, Url, strings};
 use crate::config::values::{Origin, Values};
 use crate::config::{ConfigError, duration, wiring};
+use crate::limits;
+use crate::state::CompactionPace;
 
 /// A longer election timeout would leave a cluster without a leader for minutes; etcd's figure.
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -105,6 +107,10 @@ impl StoreSettings {
         }
         for name in wiring::pending(&self.given) {
             notices.push(Notice::warn(format!("--{name} is accepted and has no effect"), &[("flag", name)]));
+        }
+        for name in wiring::gates_without_effect(&self.gates) {
+            let message = format!("the feature gate {name} is accepted and has no effect");
+            notices.push(Notice::warn(message, &[("gate", name)]));
         }
     }
 }
@@ -297,8 +303,14 @@ fn compaction(values: &Values) -> Result<CompactionSettings, ConfigError> {
     };
     Ok(CompactionSettings {
         auto,
-        batch_limit: u64::try_from(values.signed("compaction-batch-limit")).unwrap_or(0),
-        sleep_interval: values.duration("compaction-sleep-interval"),
+        pace: CompactionPace {
+            // etcd, too, takes what is no number of records for its default.
+            batch: usize::try_from(values.signed("compaction-batch-limit"))
+                .ok()
+                .filter(|batch| *batch > 0)
+                .unwrap_or(limits::COMPACTION_BATCH_RECORDS),
+            pause: values.duration("compaction-sleep-interval"),
+        },
     })
 }
 

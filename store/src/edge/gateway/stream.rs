@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost_reflect::DynamicMessage;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Status, Streaming};
 
 use super::json::{Dynamic, Splitter};
@@ -64,6 +64,8 @@ pub(super) async fn open(
 ) -> Result<Answers, Status> {
     let mut requests = Requests { pieces, values: Splitter::new(gateway.request_bytes_max), call: call.clone() };
     let first = requests.next().await?;
+    let permit = gateway.streams.clone().acquire_owned().await;
+    let permit = permit.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut client = gateway.client();
     client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let (broken, failure) = oneshot::channel();
@@ -75,7 +77,7 @@ pub(super) async fn open(
         let message = first.unwrap_or_else(|| DynamicMessage::new(call.input.clone()));
         client.server_streaming(gateway.request(headers, message), path, codec).await?.into_inner()
     };
-    Ok(Answers { stream, failure: Some(failure) })
+    Ok(Answers { stream, failure: Some(failure), _permit: permit })
 }
 
 /// The requests of a body.
@@ -131,6 +133,7 @@ impl Requests {
 pub(super) struct Answers {
     stream: Streaming<DynamicMessage>,
     failure: Option<oneshot::Receiver<Status>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Answers {

@@ -177,6 +177,13 @@ fn keys_leases_and_members_are_served() {
         assert!(members.contains(r#""members":[{"ID":""#) && members.contains(r#""peerURLs":["http://"#), "{members}");
         let (_, status) = post(&router, "/v3/maintenance/status", "").await;
         assert!(status.contains(r#","version":"3.6.14","dbSize":""#), "{status}");
+        let answered = |text: &str| (StatusCode::OK, text.to_owned());
+        assert_eq!(post(&router, "/v3/maintenance/defragment", "{}").await, answered("{}"));
+        let move_leader = format!(r#"{{"targetID":"{id}"}}"#);
+        assert_eq!(post(&router, "/v3/maintenance/transfer-leadership", &move_leader).await, answered("{}"));
+        let (_, snapshot) = post(&router, "/v3/maintenance/snapshot", "").await;
+        let last = snapshot.lines().last().unwrap();
+        assert!(last.starts_with(r#"{"result":{"blob":""#), "no header before the checksum: {}", &last[..40]);
         alone.member.shutdown().await;
     });
 }
@@ -261,6 +268,28 @@ fn a_watch_is_a_line_for_each_answer_and_ends_with_its_client() {
         assert!(alone.member.reader().nobody_watches());
         let metrics = alone.member.metrics();
         assert_eq!(metrics.rpc.handled("/etcdserverpb.Watch/Watch", Code::Cancelled), 1);
+        alone.member.shutdown().await;
+    });
+}
+
+#[test]
+fn a_call_waits_while_as_many_streams_are_open_as_may_be() {
+    run(async {
+        let alone = Alone::start().await;
+        let router = router(alone.member.clone(), EdgeConfig { concurrent_streams_max: 2, ..EdgeConfig::default() });
+        let open = async || {
+            let body = Body::from(r#"{"create_request":{"key":"Zm9v"}}"#);
+            within(router.clone().oneshot(Request::post("/v3/watch").body(body).unwrap())).await.unwrap()
+        };
+        let streams = [open().await, open().await];
+        let waiting = post(&router, "/v3/kv/range", r#"{"key":"Zm9v"}"#);
+        tokio::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        // Anything that needs no stream is answered meanwhile, and the waiting call is not.
+        assert_eq!(post(&router, "/v3/nothing", "").await.0, StatusCode::NOT_FOUND);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(streams);
+        assert_eq!(waiting.await.0, StatusCode::OK);
         alone.member.shutdown().await;
     });
 }

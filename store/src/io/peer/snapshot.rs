@@ -83,6 +83,7 @@ pub async fn send<S: Storage>(
     }
     let end = codec::encode(&End { vote, meta: snapshot.meta });
     let answer = peer.call(Kind::SnapshotEnd, end.into(), SNAPSHOT_CALL_TIMEOUT).await?;
+    tracing::info!(member = %peer.member(), bytes, "sent database snapshot");
     Ok(codec::decode(&answer)?)
 }
 
