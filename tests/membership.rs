@@ -222,7 +222,12 @@ async fn a_learner_serves_little_until_it_is_promoted() {
     first.run(&["member", "update", &id, elsewhere]).unwrap();
     assert_eq!(first.member("http://127.0.0.1:1")[0], id);
     first.run(&["member", "update", &id, &format!("--peer-urls={url}")]).unwrap();
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_answer_with_the_member_and_without_a_revision() {
+    let cluster = StoreCluster::start(1).await;
+    let mut members = ClusterClient::new(cluster.channel(0));
     let add = pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()], is_learner: true };
     let added = members.member_add(add).await.unwrap().into_inner();
     let new = added.member.unwrap();
