@@ -8,6 +8,7 @@
 
 mod control;
 mod dev;
+mod etcd;
 mod image;
 mod kubeconfig;
 mod logging;

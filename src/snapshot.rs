@@ -20,7 +20,8 @@ use kontiki_store::ids::MemberId;
 use kontiki_store::io::restore::{Restore, restore};
 use kontiki_store::member::Peer;
 
-use crate::{kubeconfig, net};
+use crate::etcd::{Access, Connection};
+use crate::net;
 
 /// `kontiki snapshot`.
 #[derive(clap::Args, Clone, Debug)]
@@ -45,6 +46,8 @@ struct Save {
     /// The member to ask.
     #[arg(long, env = "ETCDCTL_ENDPOINTS", default_value = "http://127.0.0.1:2379")]
     endpoints: String,
+    #[command(flatten)]
+    access: Access,
     file: PathBuf,
 }
 
@@ -105,14 +108,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn save(arguments: &Save) -> Result<()> {
-    let Save { endpoints, file } = arguments;
+    let Save { endpoints, access, file } = arguments;
     ensure!(!endpoints.contains(','), "snapshot must be requested to one selected node, not multiple {endpoints}");
-    let scheme = if endpoints.contains("://") { "" } else { "http://" };
-    let channel = kubeconfig::connect(&[format!("{scheme}{endpoints}")]).await?;
+    let connection = access.connect(endpoints).await?;
     let mut part = file.clone().into_os_string();
     part.push(".part");
     let part = PathBuf::from(part);
-    let saved = fetch(MaintenanceClient::new(channel), &part).await;
+    let saved = fetch(MaintenanceClient::new(connection), &part).await;
     if saved.is_err() {
         // What led here is the error to tell.
         let _ = fs::remove_file(&part);
@@ -129,7 +131,7 @@ async fn save(arguments: &Save) -> Result<()> {
 }
 
 /// Receives, checks and syncs; answers the version that the server told.
-async fn fetch(mut client: MaintenanceClient<tonic::transport::Channel>, part: &Path) -> Result<String> {
+async fn fetch(mut client: MaintenanceClient<Connection>, part: &Path) -> Result<String> {
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(part);
     let file = file.as_mut().map_err(|error| anyhow::anyhow!("could not open {}: {error}", part.display()))?;
     let mut stream = client.snapshot(pb::SnapshotRequest {}).await.context("cannot fetch a snapshot")?.into_inner();

@@ -310,6 +310,20 @@ fn the_common_name_is_the_user() {
     assert!(said.ends_with(ignored), "{said}");
     let health = https(connect(&url), &authority.ca, Some(&alice), "/health", "");
     assert!(health.starts_with("HTTP/1.1 405"), "only the gateway's paths are concerned: {health}");
+    let file = members.path().join("snapshot.db");
+    let save = |own: &Certificate, user: &[&str]| {
+        let mut command = Command::new(KONTIKI);
+        command.args(["snapshot", "save", "--endpoints", &url]).arg(&file).arg("--cacert").arg(&authority.ca);
+        command.arg("--cert").arg(&own.cert).arg("--key").arg(&own.key).args(user).output().unwrap()
+    };
+    assert!(refused(&save(&alice, &[])).contains("etcdserver: permission denied"));
+    assert!(works(&save(&root, &[])).starts_with("Snapshot saved at "));
+    assert!(works(&save(&alice, &["--user", "root:pw"])).starts_with("Snapshot saved at "));
+    let wrong = refused(&save(&alice, &["--user", "root", "--password", "no"]));
+    assert_eq!(
+        wrong,
+        "kontiki: cannot log in as root: etcdserver: authentication failed, invalid user ID or password\n"
+    );
     as_root(&["auth", "disable"]);
     let said = https(connect(&url), &authority.ca, Some(&alice), "/v3/kv/range", range);
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
