@@ -15,6 +15,10 @@ use tonic::{Request, Status};
 /// A connection, with the token of whoever uses it.
 pub type Connection = InterceptedService<Channel, Token>;
 
+/// Large answers need not wait for the client to say that it has taken the first part.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
 /// Who calls, and whom they trust.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Access {
@@ -47,7 +51,10 @@ impl Access {
         if url.starts_with("https://") {
             address = address.tls_config(self.tls()?).context("the TLS settings cannot be used")?;
         }
-        let address = address.tcp_nodelay(true);
+        let address = address
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channel = address.connect().await.with_context(|| format!("cannot reach {url}"))?;
         let token = match self.credentials()? {
             None => None,

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the program is an edge")]
 
+mod bench;
 mod control;
 mod dev;
 mod etcd;
@@ -49,6 +50,8 @@ enum Command {
     Kubeconfig(kubeconfig::Arguments),
     /// Import and list the images of a node agent.
     Image(image::Arguments),
+    /// Measure an etcd v3 server, alone or in turn with another.
+    Bench(bench::Arguments),
     /// Save the store's data to a file, look at such a file, and begin a new cluster with it.
     Snapshot(snapshot::Arguments),
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::NodeAgent(arguments) => node_agent::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Snapshot(arguments) => snapshot::run(&arguments),
     };
     match result {

@@ -1,0 +1,248 @@
+//! Puts a load on a server for a while.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use tonic::Status;
+
+use super::load::{Kind, Load};
+use super::measure::{self, Latency, Sample, Spent, histogram, micros};
+use super::operations::{self, Keys};
+use super::servers::Server;
+
+/// How a load is put on.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub duration: Duration,
+    pub warm_up: Duration,
+    /// Operations a second; none is a closed loop, in which a client starts the next when it has the answer.
+    pub rate: Option<u32>,
+    pub clients: Option<u32>,
+    pub value_bytes: usize,
+}
+
+/// When a run began, when it is measured, and when it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub begin: Instant,
+    pub from: Instant,
+    pub until: Instant,
+}
+
+impl Window {
+    pub fn starting_now(plan: &Plan) -> Self {
+        let begin = Instant::now();
+        let from = begin + plan.warm_up;
+        Self { begin, from, until: from + plan.duration }
+    }
+
+    pub fn counts(&self, at: Instant) -> bool {
+        at >= self.from && at < self.until
+    }
+}
+
+/// What was seen within the window.
+pub struct Tally {
+    pub latency: Histogram<u64>,
+    pub operations: u64,
+    pub errors: u64,
+    pub error: Option<String>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { latency: histogram(), operations: 0, errors: 0, error: None }
+    }
+}
+
+impl Tally {
+    pub fn note(&mut self, window: &Window, from: Instant, outcome: Result<(), Status>) {
+        if !window.counts(from) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.operations += 1;
+                self.latency.saturating_record(micros(from.elapsed()));
+            }
+            Err(status) => {
+                self.errors += 1;
+                self.error.get_or_insert_with(|| status.message().to_owned());
+            }
+        }
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.latency.add(&other.latency).expect("all have the same bounds");
+        self.operations += other.operations;
+        self.errors += other.errors;
+        if self.error.is_none() {
+            self.error.clone_from(&other.error);
+        }
+    }
+}
+
+/// One client's way to do one thing.
+pub trait Operate: Send + 'static {
+    fn operate(&mut self) -> impl Future<Output = Result<(), Status>> + Send;
+}
+
+pub async fn run(load: Load, server: &Server, plan: &Plan, round: u32) -> Result<Sample> {
+    let load = Load { clients: plan.clients.unwrap_or(load.clients), ..load };
+    let keys = Keys { value_bytes: plan.value_bytes };
+    operations::prepare(load.kind, server, keys).await.with_context(|| format!("cannot prepare {load}"))?;
+    let fdatasync_us = server.dir().map(measure::probe_disk).transpose().context("cannot probe the disk")?;
+    let load_average = measure::load_average();
+    let started = Spent::by(&server.pids());
+    let begun = Instant::now();
+    let tally = put_on(load, server, plan, keys).await.with_context(|| format!("{load} on {}", server.name()))?;
+    // The warm-up cost as much; so the share of the window counts.
+    let share = plan.duration.as_secs_f64() / begun.elapsed().as_secs_f64().max(plan.duration.as_secs_f64());
+    let all = (tally.operations as f64 / share.max(f64::EPSILON)) as u64;
+    let seconds = plan.duration.as_secs_f64();
+    Ok(Sample {
+        load: load.to_string(),
+        server: server.name().to_owned(),
+        round,
+        operations: tally.operations,
+        errors: tally.errors,
+        error: tally.error,
+        seconds,
+        per_second: tally.operations as f64 / seconds,
+        latency_us: Latency::of(&tally.latency),
+        curve: measure::curve(&tally.latency),
+        cost: started.zip(Spent::by(&server.pids())).map(|(before, after)| after.since(before, all)),
+        fdatasync_us,
+        load_average,
+    })
+}
+
+async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<Tally> {
+    let connections = server.connect(load.clients.min(CONNECTIONS_MAX)).await?;
+    let each = (0..load.clients as usize).map(|client| connections[client % connections.len()].clone());
+    Ok(match load.kind {
+        Kind::Put => together(each.map(|to| operations::Put::new(to, keys)), plan).await,
+        Kind::Txn => together(each.map(|to| operations::Update::new(to, keys)), plan).await,
+        Kind::Get => together(each.map(|to| operations::Get::new(to, false)), plan).await,
+        Kind::GetSerializable => together(each.map(|to| operations::Get::new(to, true)), plan).await,
+        Kind::Range(count) => together(each.map(|to| operations::Range::new(to, count)), plan).await,
+        Kind::LeaseGrant => together(each.map(operations::Grant::new), plan).await,
+        Kind::LeaseKeepAlive => {
+            let renewing = futures::future::try_join_all(each.map(operations::KeepAlive::open)).await?;
+            together(renewing.into_iter(), plan).await
+        }
+        Kind::WatchLatency => operations::watch_latency(each.collect(), connections[0].clone(), plan).await?,
+        Kind::WatchFanOut => operations::fan_out(load.clients, &connections, plan).await?,
+        Kind::Failover(fault) => bail!("{fault} is no load"),
+    })
+}
+
+/// More clients share connections.
+const CONNECTIONS_MAX: u32 = 100;
+
+/// All clients at once, in a closed or an open loop.
+async fn together<O: Operate>(clients: impl ExactSizeIterator<Item = O>, plan: &Plan) -> Tally {
+    let window = Window::starting_now(plan);
+    let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
+    let tasks: Vec<_> = clients
+        .enumerate()
+        .map(|(number, client)| {
+            let pace = plan.rate.map(|rate| Pace::of(rate, count, number as u32, window.begin));
+            tokio::spawn(one_client(client, window, pace))
+        })
+        .collect();
+    let mut all = Tally::default();
+    for task in tasks {
+        all.add(&task.await.expect("clients do not panic"));
+    }
+    all
+}
+
+/// When the operations of one client of an open loop are due.
+pub struct Pace {
+    next: Instant,
+    every: Duration,
+}
+
+impl Pace {
+    pub fn of(rate: u32, clients: u32, number: u32, begin: Instant) -> Self {
+        let every = Duration::from_secs(1) * clients / rate;
+        Self { next: begin + every * number / clients, every }
+    }
+
+    /// Waits until the next one is due, and answers when that was: earlier than now if the client is behind.
+    pub async fn due(&mut self) -> Instant {
+        let due = self.next;
+        self.next += self.every;
+        tokio::time::sleep_until(due.into()).await;
+        due
+    }
+}
+
+async fn one_client<O: Operate>(mut client: O, window: Window, mut pace: Option<Pace>) -> Tally {
+    let mut tally = Tally::default();
+    loop {
+        let start = match &mut pace {
+            Some(pace) => pace.due().await,
+            None => Instant::now(),
+        };
+        if start >= window.until {
+            return tally;
+        }
+        let outcome = client.operate().await;
+        let failed = outcome.is_err();
+        tally.note(&window, start, outcome);
+        if failed {
+            // A server that refuses at once is not to be flooded.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stalls(u32);
+
+    impl Operate for Stalls {
+        async fn operate(&mut self) -> Result<(), Status> {
+            self.0 += 1;
+            let length = if self.0 == 1 { 100 } else { 1 };
+            tokio::time::sleep(Duration::from_millis(length)).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_open_loop_counts_a_stall_for_everything_that_was_due_meanwhile() {
+        let plan = Plan {
+            duration: Duration::from_millis(400),
+            warm_up: Duration::ZERO,
+            rate: Some(100),
+            clients: None,
+            value_bytes: 0,
+        };
+        let tally = together([Stalls(0)].into_iter(), &plan).await;
+        // Ten were due during the stall of 100 ms; a closed loop would have one slow operation.
+        let slow = tally.latency.iter_recorded().filter(|value| value.value_iterated_to() > 20_000);
+        let slow: u64 = slow.map(|value| value.count_since_last_iteration()).sum();
+        assert!((5..=15).contains(&slow), "{slow} of {}", tally.operations);
+        assert!((30..=40).contains(&tally.operations), "{}", tally.operations);
+    }
+
+    #[tokio::test]
+    async fn the_warm_up_is_not_counted() {
+        let plan = Plan {
+            duration: Duration::from_millis(50),
+            warm_up: Duration::from_millis(150),
+            rate: None,
+            clients: None,
+            value_bytes: 0,
+        };
+        let tally = together([Stalls(0)].into_iter(), &plan).await;
+        assert!(tally.latency.max() < 100_000 && tally.operations > 0, "the stall was in the warm-up");
+    }
+}

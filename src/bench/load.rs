@@ -1,0 +1,169 @@
+//! What can be measured.
+
+use std::fmt;
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+
+use super::failover::Fault;
+
+/// A load and how many clients put it on, unless they are told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub kind: Kind,
+    pub clients: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    /// A Kubernetes update: put if the key was not changed since, else get it.
+    Txn,
+    Get,
+    GetSerializable,
+    /// All of so many keys in one answer.
+    Range(u32),
+    LeaseGrant,
+    LeaseKeepAlive,
+    /// From sending a put to the event at each of the clients, which are watchers here.
+    WatchLatency,
+    /// From sending a put to the event at the last of the clients.
+    WatchFanOut,
+    /// Not a load: what clients see when the leader fails.
+    Failover(Fault),
+}
+
+struct Named {
+    name: &'static str,
+    kind: Kind,
+    clients: &'static [u32],
+    about: &'static str,
+}
+
+const ALL: &[Named] = &[
+    Named { name: "put", kind: Kind::Put, clients: &[1, 64, 256, 1000], about: "put a value under a random key" },
+    Named {
+        name: "txn",
+        kind: Kind::Txn,
+        clients: &[64],
+        about: "update a key as Kubernetes does: put if it has the known revision, else get",
+    },
+    Named { name: "get", kind: Kind::Get, clients: &[64], about: "linearizable get of a random key" },
+    Named {
+        name: "get-serializable",
+        kind: Kind::GetSerializable,
+        clients: &[64],
+        about: "get of a random key from the member that is asked",
+    },
+    Named { name: "range-1k", kind: Kind::Range(1_000), clients: &[1], about: "a range of 1,000 keys" },
+    Named { name: "range-100k", kind: Kind::Range(100_000), clients: &[1], about: "a range of 100,000 keys" },
+    Named { name: "lease-grant", kind: Kind::LeaseGrant, clients: &[64], about: "grant a lease" },
+    Named {
+        name: "lease-keep-alive",
+        kind: Kind::LeaseKeepAlive,
+        clients: &[64],
+        about: "renew a lease on an open stream",
+    },
+    Named {
+        name: "watch-latency",
+        kind: Kind::WatchLatency,
+        clients: &[1, 100, 1000],
+        about: "put sent to event seen, at every watcher",
+    },
+    Named {
+        name: "watch-fan-out",
+        kind: Kind::WatchFanOut,
+        clients: &[10_000],
+        about: "put sent to event seen by the last watcher, 100 watchers a stream",
+    },
+    failover("leader-kill", Fault::Kill, "SIGKILL to the leader: the gap in acknowledged puts, and what is lost"),
+    failover("leader-term", Fault::Term, "SIGTERM to the leader"),
+    failover("leader-stop", Fault::Stop, "SIGSTOP to the leader"),
+];
+
+const fn failover(name: &'static str, fault: Fault, about: &'static str) -> Named {
+    Named { name, kind: Kind::Failover(fault), clients: &[1], about }
+}
+
+impl Kind {
+    fn named(self) -> &'static Named {
+        ALL.iter().find(|named| named.kind == self).expect("every kind has a name")
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Failover(fault) => fault.fmt(f),
+            kind => write!(f, "{}:{}", kind.named().name, self.clients),
+        }
+    }
+}
+
+/// The loads of a run, in order.
+pub struct Loads(Vec<Load>);
+
+impl Loads {
+    /// Words such as `put` and `put:64`; none is all that can be asked of servers that are `owned` here or are not.
+    ///
+    /// # Errors
+    /// When there is no such load.
+    pub fn select(words: &[String], owned: bool) -> Result<Self> {
+        let every =
+            |named: &'static Named| named.clients.iter().map(|clients| Load { kind: named.kind, clients: *clients });
+        if words.is_empty() {
+            let possible = |named: &&'static Named| owned || !matches!(named.kind, Kind::Failover(_));
+            return Ok(Self(ALL.iter().filter(possible).flat_map(every).collect()));
+        }
+        let mut loads = Vec::new();
+        for word in words {
+            let (name, clients) = word.split_once(':').map_or((&**word, None), |(name, clients)| (name, Some(clients)));
+            let Some(named) = ALL.iter().find(|named| named.name == name) else {
+                bail!("there is no load {name:?}; `kontiki bench --list` tells what there is");
+            };
+            match clients.map(str::parse) {
+                None => loads.extend(every(named)),
+                Some(Ok(clients)) if clients > 0 => loads.push(Load { kind: named.kind, clients }),
+                Some(_) => bail!("{word}: the clients of a load are a number, as in {name}:64"),
+            }
+        }
+        Ok(Self(loads))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Load> {
+        self.0.iter()
+    }
+}
+
+/// A line for each load.
+pub fn list() -> String {
+    let mut text = String::new();
+    for Named { name, kind, clients, about } in ALL {
+        let clients: Vec<String> = clients.iter().map(u32::to_string).collect();
+        let _ = match kind {
+            Kind::Failover(_) => writeln!(text, "{name:<18} {about}"),
+            _ => writeln!(text, "{name:<18} {about} [clients: {}]", clients.join(", ")),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(words: &[&str]) -> Result<Vec<String>, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let loads = Loads::select(&words, true).map_err(|error| error.to_string())?;
+        Ok(loads.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn loads_are_named_with_or_without_clients() {
+        assert_eq!(selected(&["txn", "put:3"]).unwrap(), ["txn:64", "put:3"]);
+        assert_eq!(selected(&["put"]).unwrap(), ["put:1", "put:64", "put:256", "put:1000"]);
+        assert!(selected(&[]).unwrap().len() > ALL.len());
+        assert!(selected(&["nothing"]).unwrap_err().contains("there is no load \"nothing\""));
+        assert!(selected(&["put:0"]).is_err() && selected(&["put:x"]).is_err());
+    }
+}

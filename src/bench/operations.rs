@@ -1,0 +1,360 @@
+//! What a client of a load does, again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use kontiki_api::etcdserverpb as pb;
+use kontiki_api::etcdserverpb::kv_client::KvClient;
+use kontiki_api::etcdserverpb::lease_client::LeaseClient;
+use kontiki_api::etcdserverpb::watch_client::WatchClient;
+use pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use pb::request_op::Request;
+use pb::response_op::Response;
+use pb::watch_request::RequestUnion;
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::drive::{Operate, Pace, Plan, Tally, Window};
+use super::load::Kind;
+use super::servers::Server;
+use crate::etcd::Connection;
+
+/// Keys that puts and gets are spread over.
+const SPREAD: u32 = 10_000;
+const TXN_OPS: u32 = 100;
+const LEASE_TTL_S: i64 = 600;
+/// Puts a second whose events are watched, unless told otherwise.
+const WATCHED_RATE: u32 = 100;
+const WATCHERS_A_STREAM: u32 = 100;
+
+fn key(prefix: &str, number: u32) -> Bytes {
+    format!("bench/{prefix}/{number:08}").into()
+}
+
+fn some_key(random: &mut StdRng) -> Bytes {
+    key("spread", random.random_range(0..SPREAD))
+}
+
+fn random() -> StdRng {
+    StdRng::from_os_rng()
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Keys {
+    pub value_bytes: usize,
+}
+
+impl Keys {
+    fn value(self) -> Bytes {
+        // Not one letter, which a compressing store would make nothing of.
+        let mut random = random();
+        (0..self.value_bytes).map(|_| random.random::<u8>()).collect()
+    }
+}
+
+/// Puts what a load reads.
+pub async fn prepare(kind: Kind, server: &Server, keys: Keys) -> Result<()> {
+    let (prefix, count) = match kind {
+        Kind::Get | Kind::GetSerializable => ("spread", SPREAD),
+        Kind::Range(count) => ("range", count),
+        _ => return Ok(()),
+    };
+    let connection = server.connect(1).await?.remove(0);
+    let last = KvClient::new(connection.clone()).range(get(key(prefix, count - 1))).await?.into_inner();
+    if last.count == 1 {
+        return Ok(());
+    }
+    let value = keys.value();
+    let fill = |first: u32| {
+        let (mut client, value) = (KvClient::new(connection.clone()), value.clone());
+        async move {
+            let put = |number| pb::RequestOp { request: Some(Request::RequestPut(put(key(prefix, number), &value))) };
+            let success = (first..count.min(first + TXN_OPS)).map(put).collect();
+            client.txn(pb::TxnRequest { success, ..Default::default() }).await.map(drop)
+        }
+    };
+    let all = futures::stream::iter((0..count).step_by(TXN_OPS as usize).map(fill));
+    all.buffered(8).try_collect::<()>().await.context("filling")
+}
+
+fn get(key: Bytes) -> pb::RangeRequest {
+    pb::RangeRequest { key, ..Default::default() }
+}
+
+fn put(key: Bytes, value: &Bytes) -> pb::PutRequest {
+    pb::PutRequest { key, value: value.clone(), ..Default::default() }
+}
+
+pub struct Put {
+    client: KvClient<Connection>,
+    random: StdRng,
+    value: Bytes,
+}
+
+impl Put {
+    pub fn new(to: Connection, keys: Keys) -> Self {
+        Self { client: KvClient::new(to), random: random(), value: keys.value() }
+    }
+}
+
+impl Operate for Put {
+    async fn operate(&mut self) -> Result<(), Status> {
+        self.client.put(put(some_key(&mut self.random), &self.value)).await.map(drop)
+    }
+}
+
+/// An optimistic update of a key: one that was changed meanwhile is a try, too.
+pub struct Update {
+    client: KvClient<Connection>,
+    random: StdRng,
+    value: Bytes,
+    known: std::collections::HashMap<Bytes, i64>,
+}
+
+impl Update {
+    pub fn new(to: Connection, keys: Keys) -> Self {
+        let known = std::collections::HashMap::new();
+        Self { client: KvClient::new(to), random: random(), value: keys.value(), known }
+    }
+}
+
+impl Operate for Update {
+    async fn operate(&mut self) -> Result<(), Status> {
+        let key = some_key(&mut self.random);
+        let unchanged = pb::Compare {
+            result: CompareResult::Equal.into(),
+            target: CompareTarget::Mod.into(),
+            key: key.clone(),
+            target_union: Some(TargetUnion::ModRevision(self.known.get(&key).copied().unwrap_or(0))),
+            ..Default::default()
+        };
+        let op = |request| vec![pb::RequestOp { request: Some(request) }];
+        let txn = pb::TxnRequest {
+            compare: vec![unchanged],
+            success: op(Request::RequestPut(put(key.clone(), &self.value))),
+            failure: op(Request::RequestRange(get(key.clone()))),
+        };
+        let mut answer = self.client.txn(txn).await?.into_inner();
+        let revision = match answer.responses.pop().and_then(|op| op.response) {
+            Some(Response::ResponseRange(mut range)) => range.kvs.pop().map_or(0, |kv| kv.mod_revision),
+            _ => answer.header.map_or(0, |header| header.revision),
+        };
+        self.known.insert(key, revision);
+        Ok(())
+    }
+}
+
+pub struct Get {
+    client: KvClient<Connection>,
+    random: StdRng,
+    serializable: bool,
+}
+
+impl Get {
+    pub fn new(to: Connection, serializable: bool) -> Self {
+        Self { client: KvClient::new(to), random: random(), serializable }
+    }
+}
+
+impl Operate for Get {
+    async fn operate(&mut self) -> Result<(), Status> {
+        let get = pb::RangeRequest { serializable: self.serializable, ..get(some_key(&mut self.random)) };
+        let answer = self.client.range(get).await?.into_inner();
+        (answer.kvs.len() == 1).then_some(()).ok_or_else(|| Status::data_loss("a key is missing"))
+    }
+}
+
+pub struct Range {
+    client: KvClient<Connection>,
+    count: u32,
+}
+
+impl Range {
+    pub fn new(to: Connection, count: u32) -> Self {
+        Self { client: KvClient::new(to).max_decoding_message_size(usize::MAX), count }
+    }
+}
+
+impl Operate for Range {
+    async fn operate(&mut self) -> Result<(), Status> {
+        let range = pb::RangeRequest { range_end: key("range", self.count), ..get(key("range", 0)) };
+        let answer = self.client.range(range).await?.into_inner();
+        (answer.kvs.len() == self.count as usize).then_some(()).ok_or_else(|| Status::data_loss("keys are missing"))
+    }
+}
+
+pub struct Grant(LeaseClient<Connection>);
+
+impl Grant {
+    pub fn new(to: Connection) -> Self {
+        Self(LeaseClient::new(to))
+    }
+}
+
+impl Operate for Grant {
+    async fn operate(&mut self) -> Result<(), Status> {
+        self.0.lease_grant(pb::LeaseGrantRequest { ttl: LEASE_TTL_S, id: 0 }).await.map(drop)
+    }
+}
+
+pub struct KeepAlive {
+    requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
+    answers: Streaming<pb::LeaseKeepAliveResponse>,
+    id: i64,
+}
+
+impl KeepAlive {
+    pub async fn open(to: Connection) -> Result<Self, Status> {
+        let mut client = LeaseClient::new(to);
+        let id = client.lease_grant(pb::LeaseGrantRequest { ttl: LEASE_TTL_S, id: 0 }).await?.into_inner().id;
+        let (requests, waiting) = mpsc::channel(1);
+        // etcd answers a stream when it was asked something.
+        requests.send(pb::LeaseKeepAliveRequest { id }).await.map_err(|_| closed())?;
+        let mut answers = client.lease_keep_alive(ReceiverStream::new(waiting)).await?.into_inner();
+        answers.message().await?;
+        Ok(Self { requests, answers, id })
+    }
+}
+
+fn closed() -> Status {
+    Status::cancelled("the stream has ended")
+}
+
+impl Operate for KeepAlive {
+    async fn operate(&mut self) -> Result<(), Status> {
+        self.requests.send(pb::LeaseKeepAliveRequest { id: self.id }).await.map_err(|_| closed())?;
+        let answer = self.answers.message().await?.ok_or_else(closed)?;
+        (answer.ttl > 0).then_some(()).ok_or_else(|| Status::not_found("the lease has expired"))
+    }
+}
+
+/// A stream with `watchers` on one key, each created.
+async fn watch(to: Connection, watched: Bytes, watchers: u32) -> Result<Watching, Status> {
+    let (requests, waiting) = mpsc::channel(watchers as usize);
+    for _ in 0..watchers {
+        let create = pb::WatchCreateRequest { key: watched.clone(), ..Default::default() };
+        let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        requests.send(create).await.map_err(|_| closed())?;
+    }
+    let mut events = WatchClient::new(to).watch(ReceiverStream::new(waiting)).await?.into_inner();
+    for _ in 0..watchers {
+        let created = events.message().await?.ok_or_else(closed)?;
+        if !created.created {
+            return Err(Status::internal("an event before its watcher"));
+        }
+    }
+    Ok(Watching { events, _requests: requests })
+}
+
+struct Watching {
+    events: Streaming<pb::WatchResponse>,
+    /// A stream whose requests end is ended by some servers.
+    _requests: mpsc::Sender<pb::WatchRequest>,
+}
+
+/// A put's value says when it was sent, or should have been: microseconds since the run began.
+fn stamp(window: &Window, at: Instant) -> Bytes {
+    let micros = at.duration_since(window.begin).as_micros() as u64;
+    Bytes::copy_from_slice(&micros.to_le_bytes())
+}
+
+fn stamped(window: &Window, value: &[u8]) -> Option<Instant> {
+    Some(window.begin + Duration::from_micros(u64::from_le_bytes(value.try_into().ok()?)))
+}
+
+/// One writer at a steady rate; every watcher notes how long after its put each event came.
+pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: &Plan) -> Result<Tally> {
+    let watched = key("watched", 0);
+    let streams = futures::future::try_join_all(watchers.into_iter().map(|to| watch(to, watched.clone(), 1))).await?;
+    let window = Window::starting_now(plan);
+    let seen: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(note_events(stream, window))).collect();
+    let mut client = KvClient::new(writer);
+    let mut pace = Pace::of(plan.rate.unwrap_or(WATCHED_RATE), 1, 0, window.begin);
+    let mut all = Tally::default();
+    loop {
+        let due = pace.due().await;
+        if due >= window.until {
+            break;
+        }
+        if let Err(status) = client.put(put(watched.clone(), &stamp(&window, due))).await {
+            all.note(&window, due, Err(status));
+        }
+    }
+    // The last put tells every watcher that it has seen all.
+    client.put(put(watched, &stamp(&window, window.until))).await?;
+    for watcher in seen {
+        all.add(&watcher.await.expect("watchers do not panic")?);
+    }
+    Ok(all)
+}
+
+async fn note_events(mut stream: Watching, window: Window) -> Result<Tally, Status> {
+    let mut tally = Tally::default();
+    loop {
+        let response = stream.events.message().await?.ok_or_else(closed)?;
+        for event in response.events {
+            let Some(sent) = event.kv.and_then(|kv| stamped(&window, &kv.value)) else { continue };
+            if sent >= window.until {
+                return Ok(tally);
+            }
+            tally.note(&window, sent, Ok(()));
+        }
+    }
+}
+
+/// One put after the other, each when all watchers have seen the one before.
+pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> Result<Tally> {
+    let watched = key("fan-out", 0);
+    let streams = watchers.div_ceil(WATCHERS_A_STREAM);
+    let open = (0..streams).map(|number| {
+        let here = WATCHERS_A_STREAM.min(watchers - number * WATCHERS_A_STREAM);
+        watch(connections[number as usize % connections.len()].clone(), watched.clone(), here)
+    });
+    let streams = futures::future::try_join_all(open).await?;
+    let wanted = Arc::new(Wanted::default());
+    let tasks: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(count_events(stream, wanted.clone()))).collect();
+    let mut client = KvClient::new(connections[0].clone());
+    let value = Keys { value_bytes: plan.value_bytes }.value();
+    let window = Window::starting_now(plan);
+    let mut tally = Tally::default();
+    while Instant::now() < window.until {
+        let start = Instant::now();
+        wanted.missing.store(watchers as usize, Ordering::Release);
+        let outcome = client.put(put(watched.clone(), &value)).await.map(drop);
+        let failed = outcome.is_err();
+        if !failed {
+            wanted.all.notified().await;
+        }
+        tally.note(&window, start, outcome);
+        if failed {
+            break;
+        }
+    }
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(tally)
+}
+
+/// Events that a put has still to cause.
+#[derive(Default)]
+struct Wanted {
+    missing: AtomicUsize,
+    all: Notify,
+}
+
+async fn count_events(mut stream: Watching, wanted: Arc<Wanted>) -> Result<(), Status> {
+    loop {
+        let response = stream.events.message().await?.ok_or_else(closed)?;
+        let events = response.events.len();
+        if events > 0 && wanted.missing.fetch_sub(events, Ordering::AcqRel) == events {
+            wanted.all.notify_one();
+        }
+    }
+}

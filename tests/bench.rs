@@ -1,0 +1,103 @@
+//! `kontiki bench`: every load does what it says, on Kontiki and on a real etcd. What it measures is not looked at.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests make the world they need")]
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::Value;
+use support::store::StoreCluster;
+use support::{KONTIKI, client, succeed, text};
+
+const SHORT: [&str; 5] = ["--duration=300ms", "--warm-up=100ms", "--pairs=1", "--trials=1", "--output=json"];
+const LOADS: [&str; 9] = [
+    "put:3",
+    "txn:3",
+    "get:3",
+    "get-serializable:3",
+    "range-1k:3",
+    "lease-grant:3",
+    "lease-keep-alive:3",
+    "watch-latency:3",
+    "watch-fan-out:250",
+];
+
+fn bench(words: &[&str]) -> Value {
+    let output = succeed(Command::new(KONTIKI).arg("bench").args(words));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}:\n{}", text(&output.stdout)))
+}
+
+/// That every run of every server did something and met no error.
+fn all_worked(results: &Value, servers: usize) {
+    let runs = results["runs"].as_array().unwrap();
+    assert!(runs.len() >= LOADS.len() * servers, "{} runs", runs.len());
+    for run in runs {
+        assert!(run["operations"].as_u64().unwrap() > 0 && run["errors"] == 0, "{run:#}");
+        let latency = &run["latency_us"];
+        assert!(latency["p50"].as_u64() > Some(0) && latency["p50"].as_u64() <= latency["max"].as_u64(), "{run:#}");
+    }
+}
+
+#[test]
+fn every_load_runs_on_kontiki_and_on_etcd_in_turn() {
+    let etcd = client("etcd").display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (place, report) = (dir.path().display().to_string(), dir.path().join("report"));
+    let mut words = vec!["--etcd-bin", &etcd, "--dir", &place, "--report", report.to_str().unwrap()];
+    words.extend(SHORT);
+    words.extend(LOADS);
+    words.extend(["leader-kill", "leader-term", "leader-stop"]);
+    let results = bench(&words);
+    all_worked(&results, 2);
+    for server in results["servers"].as_array().unwrap() {
+        assert!(server["version"].as_str().unwrap().starts_with("3."), "{server}");
+        assert!(server["command"].as_str().unwrap().contains("--initial-cluster"), "{server}");
+    }
+    assert!(results["runs"].as_array().unwrap().iter().all(|run| run["cost"]["cpu_us_per_operation"].is_number()));
+    for comparison in results["comparisons"].as_array().unwrap() {
+        let verdicts = comparison["rows"].as_array().unwrap().iter().map(|row| row["verdict"].clone());
+        assert!(verdicts.into_iter().all(|verdict| verdict == "not-shown"), "one pair shows nothing: {comparison:#}");
+    }
+    let failovers = results["failovers"].as_array().unwrap();
+    assert_eq!(failovers.len(), 6);
+    for trial in failovers {
+        assert!(trial["acknowledged"].as_u64().unwrap() > 100, "{trial:#}");
+        for nothing in ["lost_writes", "lost_events", "doubled_events"] {
+            assert_eq!(trial[nothing], 0, "{trial:#}");
+        }
+    }
+    let page = std::fs::read_to_string(report.join("index.html")).unwrap();
+    assert!(page.matches("<svg").count() >= LOADS.len() + 6 && page.ends_with("</body></html>\n"));
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["report"], "the members' directories are gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_run_already_are_measured_by_their_endpoints() {
+    let cluster = StoreCluster::start(1).await;
+    let results = bench(&["put:2", "--endpoints", &cluster.endpoints(), "--duration=200ms", "--rate=50", "-ojson"]);
+    let run = &results["runs"][0];
+    // What an open loop starts does not depend on the server.
+    assert!((5..=10).contains(&run["operations"].as_u64().unwrap()), "{run:#}");
+    assert!(run["cost"].is_null(), "whose processes they are is not known");
+}
+
+#[test]
+fn what_cannot_be_measured_is_told() {
+    let told = |words: &[&str]| {
+        let output = Command::new(KONTIKI).arg("bench").args(words).output().unwrap();
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    assert!(told(&["nothing"]).contains("there is no load \"nothing\""));
+    let refused = told(&["put:1", "--endpoints", "http://127.0.0.1:1"]);
+    assert!(refused.starts_with("kontiki: cannot reach http://127.0.0.1:1: "), "{refused}");
+    let unknown = told(&["put:1", "--etcd-bin", "/nothing/etcd"]);
+    assert!(unknown.starts_with("kontiki: cannot start /nothing/etcd: No such file"), "{unknown}");
+    let foreign = told(&["leader-kill", "--endpoints", "http://127.0.0.1:1"]);
+    assert!(foreign.starts_with("kontiki: "), "{foreign}");
+    let list = text(&succeed(Command::new(KONTIKI).args(["bench", "--list"])).stdout);
+    assert!(list.lines().count() >= LOADS.len() && list.contains("watch-fan-out"), "{list}");
+}
