@@ -74,6 +74,9 @@ pub struct Arguments {
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_size: usize,
+    /// Keys that fill puts.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    keys: u32,
     /// Write a page with plots there.
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
@@ -128,6 +131,7 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
         rate: arguments.rate,
         clients: arguments.clients,
         value_bytes: arguments.value_size,
+        keys: arguments.keys,
     };
     let mut results =
         Results { servers: servers.describe(), runs: Vec::new(), comparisons: Vec::new(), failovers: Vec::new() };
@@ -144,7 +148,7 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
             results.failovers.extend(trials);
             continue;
         }
-        let samples = in_turn(arguments, *load, &servers, &plan).await?;
+        let samples = in_turn(arguments, *load, &mut servers, &plan).await?;
         let comparison = (servers.len() == 2).then(|| Comparison::of(&samples));
         if table {
             table::print(&samples, comparison.as_ref());
@@ -195,7 +199,7 @@ async fn servers(arguments: &Arguments) -> Result<Servers> {
 }
 
 /// The runs of one load: A alone, or A B, B A, A B …
-async fn in_turn(arguments: &Arguments, load: Load, servers: &Servers, plan: &drive::Plan) -> Result<Vec<Sample>> {
+async fn in_turn(arguments: &Arguments, load: Load, servers: &mut Servers, plan: &drive::Plan) -> Result<Vec<Sample>> {
     let rounds = if servers.len() == 2 { arguments.pairs } else { 1 };
     let mut samples = Vec::new();
     let progress = Progress::new();
@@ -207,7 +211,11 @@ async fn in_turn(arguments: &Arguments, load: Load, servers: &Servers, plan: &dr
         for which in order {
             let server = servers.get(which);
             progress.say(&format!("{load}: round {} of {rounds}, {}", round + 1, server.name()));
-            let sample = drive::run(load, server, plan, round).await?;
+            let sample = match load.kind {
+                Kind::Restart => drive::restart(servers.get_mut(which), round).await?,
+                _ => drive::run(load, servers.get(which), plan, round).await?,
+            };
+            let server = servers.get(which);
             if sample.operations == 0 {
                 let error = sample.error.as_deref().unwrap_or("nothing was answered in time");
                 bail!("{load} on {}: no operation succeeded: {error}", server.name());

@@ -129,6 +129,39 @@ impl Drop for Frozen<'_> {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hanging_leader_was_asked_is_answered_by_its_successor() {
+    let mut cluster = StoreCluster::start(3).await;
+    let leader = cluster.leader().await;
+    let channel = cluster.channel((leader + 1) % 3);
+    let frozen = Frozen::freeze(&mut cluster, vec![leader]);
+    // Sent before anybody can know that the leader is gone.
+    let start = Instant::now();
+    let puts = (0..20).map(|number| {
+        let mut client = KvClient::new(channel.clone());
+        let put = pb::PutRequest { key: format!("k{number}").into(), value: "v".into(), ..Default::default() };
+        tokio::spawn(async move { client.put(put).await })
+    });
+    let reads = (0..5).map(|_| {
+        let mut client = KvClient::new(channel.clone());
+        tokio::spawn(async move { client.range(pb::RangeRequest { key: "k0".into(), ..Default::default() }).await })
+    });
+    let (puts, reads): (Vec<_>, Vec<_>) = (puts.collect(), reads.collect());
+    for put in puts {
+        put.await.unwrap().unwrap();
+    }
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+    let took = start.elapsed();
+    println!("puts and reads in flight were answered after {took:?}");
+    assert!(took < Duration::from_secs(4), "an election takes less than {took:?}");
+    let range = pb::RangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    let kvs = KvClient::new(channel).range(range).await.unwrap().into_inner().kvs;
+    assert!(kvs.len() == 20 && kvs.iter().all(|kv| kv.version == 1), "each once: {kvs:?}");
+    drop(frozen);
+}
+
 fn requires_leader<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.metadata_mut().insert("hasleader", "true".parse().unwrap());

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
+use rustix::process::Signal;
 use tonic::Status;
 
 use super::load::{Kind, Load};
@@ -21,6 +22,8 @@ pub struct Plan {
     pub rate: Option<u32>,
     pub clients: Option<u32>,
     pub value_bytes: usize,
+    /// Keys of a fill.
+    pub keys: u32,
 }
 
 /// When a run began, when it is measured, and when it ends.
@@ -49,11 +52,13 @@ pub struct Tally {
     pub operations: u64,
     pub errors: u64,
     pub error: Option<String>,
+    /// How long it took, where that is what is measured.
+    pub took: Option<Duration>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { latency: histogram(), operations: 0, errors: 0, error: None }
+        Self { latency: histogram(), operations: 0, errors: 0, error: None, took: None }
     }
 }
 
@@ -92,16 +97,15 @@ pub trait Operate: Send + 'static {
 pub async fn run(load: Load, server: &Server, plan: &Plan, round: u32) -> Result<Sample> {
     let load = Load { clients: plan.clients.unwrap_or(load.clients), ..load };
     let keys = Keys { value_bytes: plan.value_bytes };
-    operations::prepare(load.kind, server, keys).await.with_context(|| format!("cannot prepare {load}"))?;
+    operations::prepare(load, server, keys).await.with_context(|| format!("cannot prepare {load}"))?;
     let fdatasync_us = server.dir().map(measure::probe_disk).transpose().context("cannot probe the disk")?;
     let load_average = measure::load_average();
     let started = Spent::by(&server.pids());
     let begun = Instant::now();
     let tally = put_on(load, server, plan, keys).await.with_context(|| format!("{load} on {}", server.name()))?;
-    // The warm-up cost as much; so the share of the window counts.
-    let share = plan.duration.as_secs_f64() / begun.elapsed().as_secs_f64().max(plan.duration.as_secs_f64());
-    let all = (tally.operations as f64 / share.max(f64::EPSILON)) as u64;
-    let seconds = plan.duration.as_secs_f64();
+    let seconds = tally.took.unwrap_or(plan.duration).as_secs_f64();
+    // The warm-up cost as much for each operation; so all of them count, those that were not measured too.
+    let all = (tally.operations as f64 * (begun.elapsed().as_secs_f64() / seconds).max(1.0)) as u64;
     Ok(Sample {
         load: load.to_string(),
         server: server.name().to_owned(),
@@ -115,6 +119,32 @@ pub async fn run(load: Load, server: &Server, plan: &Plan, round: u32) -> Result
         curve: measure::curve(&tally.latency),
         cost: started.zip(Spent::by(&server.pids())).map(|(before, after)| after.since(before, all)),
         fdatasync_us,
+        load_average,
+    })
+}
+
+/// Ends a follower and starts it again; the operation is from its start to its first linearizable read.
+pub async fn restart(server: &mut Server, round: u32) -> Result<Sample> {
+    ensure!(server.members() > 1, "a restart needs members that were started here: --etcd-bin or --start");
+    let follower = (server.leader().await? + 1) % server.members();
+    let load_average = measure::load_average();
+    server.signal(follower, Signal::TERM)?;
+    let took = server.restart(follower).await?;
+    let mut latency = histogram();
+    latency.saturating_record(micros(took));
+    Ok(Sample {
+        load: Load { kind: Kind::Restart, clients: 1 }.to_string(),
+        server: server.name().to_owned(),
+        round,
+        operations: 1,
+        errors: 0,
+        error: None,
+        seconds: took.as_secs_f64(),
+        per_second: 1.0 / took.as_secs_f64(),
+        latency_us: Latency::of(&latency),
+        curve: measure::curve(&latency),
+        cost: None,
+        fdatasync_us: None,
         load_average,
     })
 }
@@ -135,6 +165,16 @@ async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<
         }
         Kind::WatchLatency => operations::watch_latency(each.collect(), connections[0].clone(), plan).await?,
         Kind::WatchFanOut => operations::fan_out(load.clients, &connections, plan).await?,
+        Kind::Mixed => together(each.map(|to| operations::Mixed::new(to, keys)), plan).await,
+        Kind::PutBesideSlowWatchers => {
+            let slow = (load.clients / 100).max(1) as usize;
+            let _watched = operations::watch_and_stall(each.collect(), slow).await?;
+            let writer = operations::PutWatched::new(server.connect(1).await?.remove(0), keys);
+            together([writer].into_iter(), plan).await
+        }
+        Kind::WatchResume => operations::resume(each.collect()).await?,
+        Kind::Fill => operations::fill(each.collect(), plan.keys, keys).await?,
+        Kind::Restart => bail!("a member is restarted, not asked"),
         Kind::Failover(fault) => bail!("{fault} is no load"),
     })
 }
@@ -172,12 +212,16 @@ impl Pace {
         Self { next: begin + every * number / clients, every }
     }
 
-    /// Waits until the next one is due, and answers when that was: earlier than now if the client is behind.
+    /// Waits until the next one is due, and answers from when it counts: from when it was due, if the client is behind
+    /// because earlier ones took so long; else from now, because a timer's lateness is not the server's.
     pub async fn due(&mut self) -> Instant {
         let due = self.next;
         self.next += self.every;
+        if Instant::now() > due {
+            return due;
+        }
         tokio::time::sleep_until(due.into()).await;
-        due
+        Instant::now()
     }
 }
 
@@ -224,6 +268,7 @@ mod tests {
             rate: Some(100),
             clients: None,
             value_bytes: 0,
+            keys: 0,
         };
         let tally = together([Stalls(0)].into_iter(), &plan).await;
         // Ten were due during the stall of 100 ms; a closed loop would have one slow operation.
@@ -241,6 +286,7 @@ mod tests {
             rate: None,
             clients: None,
             value_bytes: 0,
+            keys: 0,
         };
         let tally = together([Stalls(0)].into_iter(), &plan).await;
         assert!(tally.latency.max() < 100_000 && tally.operations > 0, "the stall was in the warm-up");

@@ -95,7 +95,7 @@ pub async fn trial(server: &mut Server, fault: Fault, round: u32) -> Result<Tria
     let seen = Arc::new(Mutex::new(Seen::default()));
     let (requests, events) = watch(&connections[0], &prefix).await?;
     let watcher = tokio::spawn(note_events(events, prefix.clone(), seen.clone()));
-    let failed = put_through(server, &connections, &prefix, leader, fault, &seen).await?;
+    let steady = put_through(server, &connections, &prefix, leader, fault, &seen).await?;
     if fault == Fault::Stop {
         server.signal(leader, Signal::CONT)?;
     } else {
@@ -106,7 +106,7 @@ pub async fn trial(server: &mut Server, fault: Fault, round: u32) -> Result<Tria
     drop(requests);
     watcher.abort();
     let seen = seen.lock();
-    Ok(seen.judge(server.name(), fault, round, failed, &there))
+    Ok(seen.judge(server.name(), fault, round, steady, &there))
 }
 
 async fn watch(
@@ -138,7 +138,14 @@ async fn note_events(mut events: tonic::Streaming<pb::WatchResponse>, prefix: St
     }
 }
 
-/// Puts at a steady rate and fails the leader in between; answers when that was.
+/// When the leader was failed, and until when puts were started.
+#[derive(Clone, Copy, Debug)]
+struct Steady {
+    failed: Instant,
+    until: Instant,
+}
+
+/// Puts at a steady rate and fails the leader in between.
 async fn put_through(
     server: &Server,
     connections: &[Connection],
@@ -146,7 +153,7 @@ async fn put_through(
     leader: usize,
     fault: Fault,
     seen: &Arc<Mutex<Seen>>,
-) -> Result<Instant> {
+) -> Result<Steady> {
     let begin = Instant::now();
     let mut puts = JoinSet::new();
     let mut failed = None;
@@ -185,8 +192,9 @@ async fn put_through(
             seen.first_error.get_or_insert(error);
         });
     }
+    let until = Instant::now();
     puts.join_all().await;
-    failed.context("nothing was failed")
+    Ok(Steady { failed: failed.context("nothing was failed")?, until })
 }
 
 /// What is there, through a survivor.
@@ -214,11 +222,12 @@ async fn await_events(seen: &Mutex<Seen>, there: &BTreeSet<u32>) {
 }
 
 impl Seen {
-    fn judge(&self, server: &str, fault: Fault, round: u32, failed: Instant, there: &BTreeSet<u32>) -> Trial {
+    fn judge(&self, server: &str, fault: Fault, round: u32, steady: Steady, there: &BTreeSet<u32>) -> Trial {
         let mut acknowledged: Vec<Instant> = self.acknowledged.values().copied().collect();
         acknowledged.sort();
         let events: Vec<Instant> = self.events.iter().map(|(_, at)| *at).collect();
         let distinct: BTreeSet<u32> = self.events.iter().map(|(number, _)| *number).collect();
+        let failed = steady.failed;
         let relative = |at: &Instant| match at.checked_duration_since(failed) {
             Some(after) => after.as_secs_f64() * 1e3,
             None => -(failed.duration_since(*at).as_secs_f64() * 1e3),
@@ -227,8 +236,8 @@ impl Seen {
             fault,
             server: server.to_owned(),
             round,
-            gap_us: longest(&acknowledged),
-            watch_gap_us: longest(&events),
+            gap_us: longest(&acknowledged, steady.until),
+            watch_gap_us: longest(&events, steady.until),
             acknowledged: acknowledged.len(),
             errors: self.errors,
             first_error: self.first_error.clone(),
@@ -240,9 +249,11 @@ impl Seen {
     }
 }
 
-/// The longest time between two of them, in microseconds.
-fn longest(times: &[Instant]) -> u64 {
-    let gaps = times.windows(2).map(|pair| pair[1].duration_since(pair[0]));
+/// The longest time between two of them, in microseconds; what comes `until` then or later is not of the steady rate any
+/// more. A silence that lasts until then counts as long as that.
+fn longest(times: &[Instant], until: Instant) -> u64 {
+    let steady = times.iter().copied().take_while(|at| *at < until).chain(std::iter::once(until));
+    let gaps = steady.clone().zip(steady.skip(1)).map(|(one, next)| next.duration_since(one));
     gaps.max().map_or(0, |gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX))
 }
 
@@ -255,13 +266,17 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let seen = Seen {
-            acknowledged: [(0, at(0)), (1, at(10)), (2, at(110)), (3, at(120))].into(),
-            events: vec![(0, at(1)), (1, at(11)), (1, at(12)), (3, at(212))],
+            acknowledged: [(0, at(0)), (1, at(10)), (2, at(110)), (3, at(120)), (5, at(5000))].into(),
+            events: vec![(0, at(1)), (1, at(11)), (1, at(12)), (3, at(112)), (5, at(5000))],
             ..Seen::default()
         };
-        let trial = seen.judge("a", Fault::Kill, 0, at(10), &[0, 1, 3, 4].into());
-        assert_eq!((trial.gap_us, trial.watch_gap_us), (100_000, 200_000));
+        let steady = Steady { failed: at(10), until: at(200) };
+        let trial = seen.judge("a", Fault::Kill, 0, steady, &[0, 1, 3, 4, 5].into());
+        // The writes end after 200 ms: what comes later shows no gap, and a silence until then does.
+        assert_eq!((trial.gap_us, trial.watch_gap_us), (100_000, 100_000));
         assert_eq!((trial.lost_writes, trial.lost_events, trial.doubled_events), (1, 1, 1));
-        assert_eq!(trial.acknowledged_at_ms, [-10.0, 0.0, 100.0, 110.0]);
+        assert_eq!(trial.acknowledged_at_ms, [-10.0, 0.0, 100.0, 110.0, 4990.0]);
+        let steady = Steady { failed: at(10), until: at(400) };
+        assert_eq!(seen.judge("a", Fault::Kill, 0, steady, &[0].into()).gap_us, 280_000);
     }
 }

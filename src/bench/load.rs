@@ -25,10 +25,20 @@ pub enum Kind {
     Range(u32),
     LeaseGrant,
     LeaseKeepAlive,
+    /// What the parts of a Kubernetes cluster ask, by their shares.
+    Mixed,
+    /// Puts of one client while the clients of the load watch, and one in a hundred of them, or one, does not read.
+    PutBesideSlowWatchers,
     /// From sending a put to the event at each of the clients, which are watchers here.
     WatchLatency,
     /// From sending a put to the event at the last of the clients.
     WatchFanOut,
+    /// From opening a watch far back, 100 revisions for each client, to its last event, all clients at once.
+    WatchResume,
+    /// Many new keys, once.
+    Fill,
+    /// From starting a member again to its first linearizable read.
+    Restart,
     /// Not a load: what clients see when the leader fails.
     Failover(Fault),
 }
@@ -55,6 +65,12 @@ const ALL: &[Named] = &[
         clients: &[64],
         about: "get of a random key from the member that is asked",
     },
+    Named {
+        name: "mixed",
+        kind: Kind::Mixed,
+        clients: &[64],
+        about: "of Kubernetes: 60 % updates, 20 % gets, 10 % pages of 500, 10 % creations and deletions",
+    },
     Named { name: "range-1k", kind: Kind::Range(1_000), clients: &[1], about: "a range of 1,000 keys" },
     Named { name: "range-100k", kind: Kind::Range(100_000), clients: &[1], about: "a range of 100,000 keys" },
     Named { name: "lease-grant", kind: Kind::LeaseGrant, clients: &[64], about: "grant a lease" },
@@ -75,6 +91,25 @@ const ALL: &[Named] = &[
         kind: Kind::WatchFanOut,
         clients: &[10_000],
         about: "put sent to event seen by the last watcher, 100 watchers a stream",
+    },
+    Named {
+        name: "watch-slow",
+        kind: Kind::PutBesideSlowWatchers,
+        clients: &[100],
+        about: "puts of 1 client while so many watch and 1 % of them never read",
+    },
+    Named {
+        name: "watch-resume",
+        kind: Kind::WatchResume,
+        clients: &[1000],
+        about: "watch opened 100 revisions a watcher back to its last event, all at once",
+    },
+    Named { name: "fill", kind: Kind::Fill, clients: &[64], about: "put as many new keys as --keys says, once" },
+    Named {
+        name: "restart",
+        kind: Kind::Restart,
+        clients: &[1],
+        about: "a follower started again to its first linearizable read; after fill, with all those keys",
     },
     failover("leader-kill", Fault::Kill, "SIGKILL to the leader: the gap in acknowledged puts, and what is lost"),
     failover("leader-term", Fault::Term, "SIGTERM to the leader"),
@@ -112,7 +147,8 @@ impl Loads {
         let every =
             |named: &'static Named| named.clients.iter().map(|clients| Load { kind: named.kind, clients: *clients });
         if words.is_empty() {
-            let possible = |named: &&'static Named| owned || !matches!(named.kind, Kind::Failover(_));
+            let needs_owned = |kind| matches!(kind, Kind::Failover(_) | Kind::Restart);
+            let possible = |named: &&'static Named| owned || !needs_owned(named.kind);
             return Ok(Self(ALL.iter().filter(possible).flat_map(every).collect()));
         }
         let mut loads = Vec::new();

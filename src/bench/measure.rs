@@ -108,6 +108,10 @@ impl Spent {
         Some(Self { cpu_us: schedstat as f64 / 1e3, written_bytes: written, resident_bytes: resident_kib << 10 })
     }
 
+    pub fn resident_bytes(self) -> u64 {
+        self.resident_bytes
+    }
+
     pub fn since(self, before: Self, operations: u64) -> Cost {
         let operations = operations.max(1) as f64;
         Cost {

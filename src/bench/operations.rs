@@ -23,7 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::drive::{Operate, Pace, Plan, Tally, Window};
-use super::load::Kind;
+use super::load::{Kind, Load};
+use super::measure::micros;
 use super::servers::Server;
 use crate::etcd::Connection;
 
@@ -61,15 +62,16 @@ impl Keys {
 }
 
 /// Puts what a load reads.
-pub async fn prepare(kind: Kind, server: &Server, keys: Keys) -> Result<()> {
-    let (prefix, count) = match kind {
-        Kind::Get | Kind::GetSerializable => ("spread", SPREAD),
+pub async fn prepare(load: Load, server: &Server, keys: Keys) -> Result<()> {
+    let (prefix, count) = match load.kind {
+        Kind::Get | Kind::GetSerializable | Kind::Mixed => ("spread", SPREAD),
+        Kind::WatchResume => return make_history(server, keys, load.clients).await,
         Kind::Range(count) => ("range", count),
         _ => return Ok(()),
     };
     let connection = server.connect(1).await?.remove(0);
-    let last = KvClient::new(connection.clone()).range(get(key(prefix, count - 1))).await?.into_inner();
-    if last.count == 1 {
+    let all = pb::RangeRequest { range_end: key(prefix, count), count_only: true, ..get(key(prefix, 0)) };
+    if KvClient::new(connection.clone()).range(all).await?.into_inner().count == i64::from(count) {
         return Ok(());
     }
     let value = keys.value();
@@ -83,6 +85,24 @@ pub async fn prepare(kind: Kind, server: &Server, keys: Keys) -> Result<()> {
     };
     let all = futures::stream::iter((0..count).step_by(TXN_OPS as usize).map(fill));
     all.buffered(8).try_collect::<()>().await.context("filling")
+}
+
+/// Revisions that each watcher from far back has missed; it watches a key of its own, so that it has missed most of all.
+const MISSED: u32 = 100;
+
+async fn make_history(server: &Server, keys: Keys, watchers: u32) -> Result<()> {
+    let connections = server.connect(16).await?;
+    let value = keys.value();
+    let writers = connections.into_iter().zip(0..).map(|(to, writer): (Connection, u32)| {
+        let (mut client, value) = (KvClient::new(to), value.clone());
+        async move {
+            for number in (writer..watchers * MISSED).step_by(16) {
+                client.put(put(key("resumed", number % watchers), &value)).await?;
+            }
+            Ok::<_, Status>(())
+        }
+    });
+    futures::future::try_join_all(writers).await.map(drop).context("making a history")
 }
 
 fn get(key: Bytes) -> pb::RangeRequest {
@@ -169,6 +189,41 @@ impl Operate for Get {
         let get = pb::RangeRequest { serializable: self.serializable, ..get(some_key(&mut self.random)) };
         let answer = self.client.range(get).await?.into_inner();
         (answer.kvs.len() == 1).then_some(()).ok_or_else(|| Status::data_loss("a key is missing"))
+    }
+}
+
+/// What the parts of a Kubernetes cluster ask: mostly nodes that renew their leases and pods whose state changes.
+pub struct Mixed {
+    update: Update,
+    get: Get,
+}
+
+impl Mixed {
+    pub fn new(to: Connection, keys: Keys) -> Self {
+        Self { update: Update::new(to.clone(), keys), get: Get::new(to, false) }
+    }
+
+    /// Creates a key of its own, and deletes it the next time.
+    async fn create_or_delete(&mut self) -> Result<(), Status> {
+        let own = &mut self.update;
+        let key = key("mixed", own.random.random_range(0..u32::MAX));
+        let (client, value) = (&mut own.client, &own.value);
+        client.put(put(key.clone(), value)).await?;
+        client.delete_range(pb::DeleteRangeRequest { key, ..Default::default() }).await.map(drop)
+    }
+}
+
+impl Operate for Mixed {
+    async fn operate(&mut self) -> Result<(), Status> {
+        match self.update.random.random_range(0..100) {
+            0..60 => self.update.operate().await,
+            60..80 => self.get.operate().await,
+            80..90 => {
+                let page = pb::RangeRequest { range_end: key("spread", SPREAD), limit: 500, ..get(key("spread", 0)) };
+                self.get.client.range(page).await.map(drop)
+            }
+            _ => self.create_or_delete().await,
+        }
     }
 }
 
@@ -308,6 +363,105 @@ async fn note_events(mut stream: Watching, window: Window) -> Result<Tally, Stat
             tally.note(&window, sent, Ok(()));
         }
     }
+}
+
+/// All watchers at once, from before what [`prepare`] has put.
+pub async fn resume(watchers: Vec<Connection>) -> Result<Tally> {
+    let newest = KvClient::new(watchers[0].clone()).range(get(key("resumed", 0))).await?.into_inner();
+    let newest = newest.header.context("an answer without a header")?.revision;
+    let from = newest - watchers.len() as i64 * i64::from(MISSED) + 1;
+    let begin = Instant::now();
+    let caught_up = watchers.into_iter().zip(0..).map(|(to, number)| async move {
+        let watched = key("resumed", number);
+        let current = KvClient::new(to.clone()).range(get(watched.clone())).await?.into_inner();
+        let last = current.kvs.first().map_or(0, |kv| kv.mod_revision);
+        let start = Instant::now();
+        let create = pb::WatchCreateRequest { key: watched, start_revision: from, ..Default::default() };
+        let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let requests = tokio_stream::once(create).chain(futures::stream::pending());
+        let mut events = WatchClient::new(to).watch(requests).await?.into_inner();
+        loop {
+            let response = events.message().await?.ok_or_else(closed)?;
+            if response.canceled {
+                return Err(Status::cancelled(response.cancel_reason));
+            }
+            if response.events.last().is_some_and(|event| event.kv.as_ref().is_some_and(|kv| kv.mod_revision >= last)) {
+                return Ok::<_, Status>(start.elapsed());
+            }
+        }
+    });
+    let took = futures::future::try_join_all(caught_up).await?;
+    let mut tally = Tally { took: Some(begin.elapsed()), operations: took.len() as u64, ..Tally::default() };
+    took.into_iter().for_each(|took| tally.latency.saturating_record(micros(took)));
+    Ok(tally)
+}
+
+/// Watchers of one key, of which the first few open their streams and read nothing; the others read on.
+pub async fn watch_and_stall(watchers: Vec<Connection>, slow: usize) -> Result<Stalled, Status> {
+    let watched = key("watched", 1);
+    let mut streams =
+        futures::future::try_join_all(watchers.into_iter().map(|to| watch(to, watched.clone(), 1))).await?;
+    let quick = streams.split_off(slow.min(streams.len()));
+    let readers = quick.into_iter().map(|mut stream| {
+        tokio::spawn(async move { while let Ok(Some(_)) = stream.events.message().await {} }).abort_handle()
+    });
+    Ok(Stalled { _slow: streams, readers: readers.collect() })
+}
+
+pub struct Stalled {
+    _slow: Vec<Watching>,
+    readers: Vec<tokio::task::AbortHandle>,
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// Puts what [`watch_and_stall`] watches.
+pub struct PutWatched {
+    client: KvClient<Connection>,
+    value: Bytes,
+}
+
+impl PutWatched {
+    pub fn new(to: Connection, keys: Keys) -> Self {
+        Self { client: KvClient::new(to), value: keys.value() }
+    }
+}
+
+impl Operate for PutWatched {
+    async fn operate(&mut self) -> Result<(), Status> {
+        self.client.put(put(key("watched", 1), &self.value)).await.map(drop)
+    }
+}
+
+/// So many keys, one put each, by all clients together.
+pub async fn fill(clients: Vec<Connection>, count: u32, keys: Keys) -> Result<Tally> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let begin = Instant::now();
+    let writers = clients.into_iter().map(|to| {
+        let (mut client, next, value) = (KvClient::new(to), next.clone(), keys.value());
+        tokio::spawn(async move {
+            let mut tally = Tally::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed) as u32;
+                if number >= count {
+                    return Ok::<_, Status>(tally);
+                }
+                let start = Instant::now();
+                client.put(put(key("fill", number), &value)).await?;
+                tally.operations += 1;
+                tally.latency.saturating_record(micros(start.elapsed()));
+            }
+        })
+    });
+    let mut all = Tally::default();
+    for writer in writers.collect::<Vec<_>>() {
+        all.add(&writer.await.expect("writers do not panic")?);
+    }
+    Ok(Tally { took: Some(begin.elapsed()), ..all })
 }
 
 /// One put after the other, each when all watchers have seen the one before.

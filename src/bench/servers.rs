@@ -16,10 +16,13 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::measure::Spent;
 use crate::etcd::{Access, Connection};
 
 const MEMBERS: usize = 3;
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks whether a member serves: how exact the time of a restart is.
+const READY_PAUSE: Duration = Duration::from_millis(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Larger than any load needs, and the same for all.
 const QUOTA_BYTES: u64 = 8 << 30;
@@ -33,6 +36,8 @@ pub struct Description {
     pub endpoints: Vec<String>,
     /// Of the first member, where it was started here.
     pub command: Option<String>,
+    /// The memory of its largest member before anything was asked of it.
+    pub idle_bytes: Option<u64>,
 }
 
 pub struct Server {
@@ -48,7 +53,8 @@ impl Server {
     pub async fn at(name: &str, urls: &str, access: &Access) -> Result<Self> {
         let endpoints: Vec<String> = urls.split(',').map(str::to_owned).filter(|url| !url.is_empty()).collect();
         ensure!(!endpoints.is_empty(), "{urls:?} names no endpoint");
-        let description = Description { name: name.to_owned(), version: String::new(), endpoints, command: None };
+        let description =
+            Description { name: name.to_owned(), version: String::new(), endpoints, command: None, idle_bytes: None };
         let mut server = Self { description, access: access.clone(), members: Vec::new(), dir: None };
         server.description.version = server.version().await?;
         Ok(server)
@@ -108,14 +114,16 @@ impl Server {
         self.members[member].signal(signal)
     }
 
-    /// Waits until a member that was told to has ended, and starts it again; returns when it serves.
-    pub async fn restart(&mut self, member: usize) -> Result<()> {
+    /// Waits until a member that was told to has ended, and starts it again; answers how long it took until it served.
+    pub async fn restart(&mut self, member: usize) -> Result<Duration> {
         let ended = &mut self.members[member];
         if tokio::time::timeout(STOP_LIMIT, ended.child.wait()).await.is_err() {
             ended.child.kill().await.context("a member cannot be stopped")?;
         }
+        let start = Instant::now();
         *ended = Member::start(&ended.program, ended.arguments.clone(), ended.log.clone())?;
-        self.await_ready(member).await
+        self.await_ready(member).await?;
+        Ok(start.elapsed())
     }
 
     async fn await_ready(&self, member: usize) -> Result<()> {
@@ -221,12 +229,14 @@ impl Servers {
         }
         let endpoints: Vec<String> = clients.iter().map(|port| url(*port)).collect();
         let command = Some(members[0].command());
-        let description = Description { name: name.to_owned(), version: String::new(), endpoints, command };
+        let description =
+            Description { name: name.to_owned(), version: String::new(), endpoints, command, idle_bytes: None };
         let mut server = Server { description, access: Access::default(), members, dir: Some(dir) };
         for i in 0..MEMBERS {
             server.await_ready(i).await?;
         }
         server.description.version = server.version().await?;
+        server.description.idle_bytes = Spent::by(&server.pids()).map(Spent::resident_bytes);
         self.servers.push(server);
         Ok(())
     }
@@ -276,7 +286,7 @@ async fn await_ready(access: &Access, endpoint: &str) -> Result<()> {
         match tried.await {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => bail!("{endpoint} does not serve: {error:#}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => tokio::time::sleep(READY_PAUSE).await,
         }
     }
 }

@@ -13,6 +13,9 @@ pub fn print_servers(servers: &[Description]) {
         if let Some(command) = &server.command {
             println!("         {command}");
         }
+        if let Some(bytes) = server.idle_bytes {
+            println!("         {:.1} MB of memory when idle", bytes as f64 / 1e6);
+        }
     }
 }
 

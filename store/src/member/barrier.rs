@@ -72,8 +72,8 @@ impl Inner {
             return timeout_at(attempt, self.read_index()).await.ok().flatten();
         }
         let client = self.client(leader.member, Lane::Control)?;
-        let answer = client.call(Kind::ReadIndex, Bytes::new(), super::inner::until(attempt)).await.ok()?;
-        decode_index(answer)
+        let answer = client.call(Kind::ReadIndex, Bytes::new(), super::inner::until(attempt));
+        decode_index(self.while_it_leads(leader, async { answer.await.ok() }).await?)
     }
 
     /// The index that a read confirmed by this leader must see; `None` when this member does not lead.

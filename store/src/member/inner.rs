@@ -123,6 +123,28 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Returns when another leader of a later term is known.
+    pub(super) async fn succeeded(&self, leader: Leader) {
+        let mut leadership = self.leadership.clone();
+        let later = |now: &Leadership| now.leader.is_some() && now.term.0 > leader.id.term;
+        if leadership.wait_for(later).await.is_err() {
+            // The member stops; whoever waits notices that otherwise.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What a leader answers, or `None` once it is no longer known as the leader.
+    pub(super) async fn while_it_leads<T>(&self, leader: Leader, answer: impl Future<Output = Option<T>>) -> Option<T> {
+        let mut leadership = self.leadership.clone();
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            _ = leadership.wait_for(|now| now.leader != Some(leader.member)) => None,
+        }
+    }
+}
+
 /// What is left until `deadline`.
 pub(super) fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())

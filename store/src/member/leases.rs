@@ -155,7 +155,8 @@ impl Inner {
                 Some(leader) => match self.client(leader.member, Lane::Control) {
                     Some(client) => {
                         let body = Bytes::copy_from_slice(&lease.0.to_le_bytes());
-                        client.call(kind, body, until(deadline).min(READ_INDEX_TIMEOUT)).await.ok()
+                        let answer = client.call(kind, body, until(deadline).min(READ_INDEX_TIMEOUT));
+                        self.while_it_leads(leader, async { answer.await.ok() }).await
                     }
                     None => None,
                 },

@@ -159,6 +159,8 @@ impl Inner {
                 Err(PeerError::NotSent(_)) => Attempt::Rejected,
                 Err(PeerError::Lost(_) | PeerError::Refused(_)) => Attempt::Unknown,
             },
+            // A leader that hangs, and whose connection does, never answers; its successor's log tells.
+            () = self.succeeded(leader) => Attempt::Unknown,
         }
     }
 
