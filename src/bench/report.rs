@@ -40,7 +40,7 @@ fn html(results: &Results) -> String {
     loads.dedup();
     for load in loads {
         let runs: Vec<&Sample> = results.runs.iter().filter(|run| run.load == load).collect();
-        let _ = write!(page, "<section><h2>{}</h2>\n", escaped(load));
+        let _ = writeln!(page, "<section><h2>{}</h2>", escaped(load));
         page.push_str(&percentiles(&runs));
         if let Some(comparison) = results.comparisons.iter().find(|comparison| comparison.load == load) {
             page.push_str(&table(comparison));
@@ -51,7 +51,7 @@ fn html(results: &Results) -> String {
     faults.dedup();
     for fault in faults {
         let trials: Vec<&Trial> = results.failovers.iter().filter(|trial| trial.fault.to_string() == fault).collect();
-        let _ = write!(page, "<section><h2>{}</h2>\n", escaped(&fault));
+        let _ = writeln!(page, "<section><h2>{}</h2>", escaped(&fault));
         page.push_str(&gaps(&trials));
         page.push_str(&time_lines(&trials));
         page.push_str("</section>\n");
@@ -145,7 +145,7 @@ impl Plot {
         for (server, colour) in servers.iter().zip(COLOURS) {
             let _ = write!(self.svg, "<span style=\"color:{colour}\">&#9632; {}</span> &nbsp; ", escaped(server));
         }
-        let _ = write!(self.svg, "{note}</p>\n");
+        let _ = writeln!(self.svg, "{note}</p>");
         self.svg
     }
 }

@@ -12,6 +12,8 @@ use super::entry::{Entry, Version};
 
 const LEAF_ENTRIES_MAX: usize = 48;
 const INNER_CHILDREN_MAX: usize = 48;
+/// Entries that a leaf grows by: doubling would leave half of the index's memory unused.
+const LEAF_GROWTH: usize = 6;
 
 #[derive(Debug)]
 enum Node {
@@ -228,6 +230,9 @@ impl Node {
                 Recorded { previous, split: None }
             }
             Err(index) => {
+                if entries.len() == entries.capacity() {
+                    entries.reserve_exact(LEAF_GROWTH);
+                }
                 entries.insert(index, Entry::new(key, version, cached));
                 Recorded { previous: Previous::default(), split: split_leaf_if_full(entries, index) }
             }
@@ -307,12 +312,19 @@ impl Node {
     }
 }
 
+/// Where keys arrive in order, or nearly so because several clients write them, the left part stays nearly full.
 fn split_leaf_if_full(entries: &mut Vec<Entry>, inserted: usize) -> Option<(Box<[u8]>, Node)> {
-    if entries.len() <= LEAF_ENTRIES_MAX {
+    let len = entries.len();
+    if len <= LEAF_ENTRIES_MAX {
         return None;
     }
-    let at = if inserted + 1 == entries.len() { inserted } else { entries.len() / 2 };
+    let at = match inserted {
+        last if last + 1 == len => last,
+        late if late > len * 3 / 4 => len * 7 / 8,
+        _ => len / 2,
+    };
     let right = entries.split_off(at);
+    entries.shrink_to_fit();
     Some((right[0].key.clone(), Node::Leaf(right)))
 }
 
@@ -358,6 +370,30 @@ mod tests {
         assert_eq!(tree.count(&low, Bound::Included(&high)), 8_901);
         assert_eq!(tree.count(&high, Bound::Excluded(&low)), 0);
         assert_eq!(tree.get(&low).map(|entry| entry.newest.stamp.main), Some(102));
+    }
+
+    fn leaves(node: &Node, visit: &mut dyn FnMut(&Vec<Entry>)) {
+        match node {
+            Node::Leaf(entries) => visit(entries),
+            Node::Inner(inner) => inner.children.iter().for_each(|child| leaves(&child.node, visit)),
+        }
+    }
+
+    #[test]
+    fn keys_nearly_in_order_waste_little_memory() {
+        let mut tree = Tree::default();
+        for n in 0..20_000_u32 {
+            // Eight writers, each a little ahead of or behind the others.
+            let key = n / 8 * 8 + (n * 5) % 8;
+            tree.record(&key.to_be_bytes(), version(i64::from(n) + 2, true), None);
+        }
+        let (mut used, mut held) = (0, 0);
+        leaves(&tree.root, &mut |entries| {
+            used += entries.len();
+            held += entries.capacity();
+        });
+        assert_eq!(used, 20_000);
+        assert!(held <= used * 5 / 4, "room for {held} entries, of which {used} are there");
     }
 
     proptest! {
