@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tonic::Status;
 
 use super::load::{Kind, Load};
-use super::measure::{self, Latency, Sample, Spent, histogram, micros};
+use super::measure::{self, Latency, Meter, Sample, histogram, micros};
 use super::operations::{self, Keys};
 use super::servers::Server;
 
@@ -52,13 +52,13 @@ pub struct Tally {
     pub operations: u64,
     pub errors: u64,
     pub error: Option<String>,
-    /// How long it took, where that is what is measured.
-    pub took: Option<Duration>,
+    /// From when until when what is counted here was done.
+    pub span: Option<(Instant, Instant)>,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { latency: histogram(), operations: 0, errors: 0, error: None, took: None }
+        Self { latency: histogram(), operations: 0, errors: 0, error: None, span: None }
     }
 }
 
@@ -100,12 +100,10 @@ pub async fn run(load: Load, server: &Server, plan: &Plan, round: u32) -> Result
     operations::prepare(load, server, keys).await.with_context(|| format!("cannot prepare {load}"))?;
     let fdatasync_us = server.dir().map(measure::probe_disk).transpose().context("cannot probe the disk")?;
     let load_average = measure::load_average();
-    let started = Spent::by(&server.pids());
-    let begun = Instant::now();
+    let meter = Meter::start(server.pids());
     let tally = put_on(load, server, plan, keys).await.with_context(|| format!("{load} on {}", server.name()))?;
-    let seconds = tally.took.unwrap_or(plan.duration).as_secs_f64();
-    // The warm-up cost as much for each operation; so all of them count, those that were not measured too.
-    let all = (tally.operations as f64 * (begun.elapsed().as_secs_f64() / seconds).max(1.0)) as u64;
+    let (from, until) = tally.span.context("a load that does not say when it was measured")?;
+    let seconds = until.duration_since(from).as_secs_f64();
     Ok(Sample {
         load: load.to_string(),
         server: server.name().to_owned(),
@@ -117,7 +115,7 @@ pub async fn run(load: Load, server: &Server, plan: &Plan, round: u32) -> Result
         per_second: tally.operations as f64 / seconds,
         latency_us: Latency::of(&tally.latency),
         curve: measure::curve(&tally.latency),
-        cost: started.zip(Spent::by(&server.pids())).map(|(before, after)| after.since(before, all)),
+        cost: meter.spent(from, until).map(|(before, after)| after.since(before, tally.operations)),
         fdatasync_us,
         load_average,
     })
@@ -193,7 +191,7 @@ async fn together<O: Operate>(clients: impl ExactSizeIterator<Item = O>, plan: &
             tokio::spawn(one_client(client, window, pace))
         })
         .collect();
-    let mut all = Tally::default();
+    let mut all = Tally { span: Some((window.from, window.until)), ..Tally::default() };
     for task in tasks {
         all.add(&task.await.expect("clients do not panic"));
     }

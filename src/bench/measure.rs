@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::task::AbortHandle;
 
 /// Microseconds, from one to two minutes, to three digits.
 pub fn histogram() -> Histogram<u64> {
@@ -122,6 +125,53 @@ impl Spent {
     }
 }
 
+/// Looks at processes now and then while a load runs.
+pub struct Meter {
+    pids: Vec<u32>,
+    looks: Arc<Mutex<Vec<(Instant, Spent)>>>,
+    task: AbortHandle,
+}
+
+impl Meter {
+    pub fn start(pids: Vec<u32>) -> Self {
+        let looks = Arc::new(Mutex::new(Vec::new()));
+        let (looked, watched) = (looks.clone(), pids.clone());
+        let task = tokio::spawn(async move {
+            while let Some(spent) = Spent::by(&watched) {
+                looked.lock().push((Instant::now(), spent));
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        });
+        Self { pids, looks, task: task.abort_handle() }
+    }
+
+    /// What had been spent at these two times; none where the processes are not known.
+    pub fn spent(self, from: Instant, until: Instant) -> Option<(Spent, Spent)> {
+        self.task.abort();
+        let mut looks = self.looks.lock().clone();
+        looks.push((Instant::now(), Spent::by(&self.pids)?));
+        Some((at(&looks, from)?, at(&looks, until)?))
+    }
+}
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two looks, in proportion; before the first and after the last, what they saw.
+fn at(looks: &[(Instant, Spent)], time: Instant) -> Option<Spent> {
+    let after = looks.partition_point(|(at, _)| *at <= time);
+    let (Some((later, high)), Some(before)) = (looks.get(after), after.checked_sub(1)) else {
+        return looks.get(after.saturating_sub(1)).map(|(_, spent)| *spent);
+    };
+    let (earlier, low) = looks[before];
+    let share = time.duration_since(earlier).as_secs_f64() / later.duration_since(earlier).as_secs_f64();
+    let written = (high.written_bytes.saturating_sub(low.written_bytes)) as f64 * share;
+    Some(Spent {
+        cpu_us: low.cpu_us + (high.cpu_us - low.cpu_us) * share,
+        written_bytes: low.written_bytes + written as u64,
+        resident_bytes: high.resident_bytes,
+    })
+}
+
 /// Processor time of all threads: finer than the ticks of `stat`. Threads that have ended are not in it, which is nothing
 /// for servers whose threads live as long as they do.
 fn task_nanoseconds(pid: u32) -> Option<u64> {
@@ -152,4 +202,24 @@ pub fn probe_disk(dir: &Path) -> std::io::Result<Probe> {
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_spent_between_two_looks_is_in_proportion() {
+        let start = Instant::now();
+        let look = |ms: u64, cpu_us, written_bytes| {
+            (start + Duration::from_millis(ms), Spent { cpu_us, written_bytes, resident_bytes: ms })
+        };
+        let looks = [look(0, 0.0, 0), look(100, 50.0, 1000), look(200, 250.0, 1000)];
+        let spent = |ms| at(&looks, start + Duration::from_millis(ms)).unwrap();
+        assert_eq!((spent(50).cpu_us, spent(50).written_bytes), (25.0, 500));
+        assert_eq!((spent(150).cpu_us, spent(150).resident_bytes), (150.0, 200));
+        assert_eq!((spent(200).cpu_us, spent(900).cpu_us), (250.0, 250.0));
+        let cost = spent(200).since(spent(100), 10);
+        assert_eq!((cost.cpu_us_per_operation, cost.written_bytes_per_operation), (20.0, 0.0));
+    }
 }

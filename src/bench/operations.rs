@@ -333,7 +333,7 @@ pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: 
     let seen: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(note_events(stream, window))).collect();
     let mut client = KvClient::new(writer);
     let mut pace = Pace::of(plan.rate.unwrap_or(WATCHED_RATE), 1, 0, window.begin);
-    let mut all = Tally::default();
+    let mut all = Tally { span: Some((window.from, window.until)), ..Tally::default() };
     loop {
         let due = pace.due().await;
         if due >= window.until {
@@ -391,7 +391,8 @@ pub async fn resume(watchers: Vec<Connection>) -> Result<Tally> {
         }
     });
     let took = futures::future::try_join_all(caught_up).await?;
-    let mut tally = Tally { took: Some(begin.elapsed()), operations: took.len() as u64, ..Tally::default() };
+    let span = Some((begin, Instant::now()));
+    let mut tally = Tally { span, operations: took.len() as u64, ..Tally::default() };
     took.into_iter().for_each(|took| tally.latency.saturating_record(micros(took)));
     Ok(tally)
 }
@@ -461,7 +462,7 @@ pub async fn fill(clients: Vec<Connection>, count: u32, keys: Keys) -> Result<Ta
     for writer in writers.collect::<Vec<_>>() {
         all.add(&writer.await.expect("writers do not panic")?);
     }
-    Ok(Tally { took: Some(begin.elapsed()), ..all })
+    Ok(Tally { span: Some((begin, Instant::now())), ..all })
 }
 
 /// One put after the other, each when all watchers have seen the one before.
@@ -478,7 +479,7 @@ pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> 
     let mut client = KvClient::new(connections[0].clone());
     let value = Keys { value_bytes: plan.value_bytes }.value();
     let window = Window::starting_now(plan);
-    let mut tally = Tally::default();
+    let mut tally = Tally { span: Some((window.from, window.until)), ..Tally::default() };
     while Instant::now() < window.until {
         let start = Instant::now();
         wanted.missing.store(watchers as usize, Ordering::Release);
