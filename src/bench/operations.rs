@@ -203,8 +203,8 @@ impl Mixed {
         Self { update: Update::new(to.clone(), keys), get: Get::new(to, false) }
     }
 
-    /// Creates a key of its own, and deletes it the next time.
-    async fn create_or_delete(&mut self) -> Result<(), Status> {
+    /// A key that nobody else uses comes and goes: two requests, one operation.
+    async fn create_and_delete(&mut self) -> Result<(), Status> {
         let own = &mut self.update;
         let key = key("mixed", own.random.random_range(0..u32::MAX));
         let (client, value) = (&mut own.client, &own.value);
@@ -222,7 +222,7 @@ impl Operate for Mixed {
                 let page = pb::RangeRequest { range_end: key("spread", SPREAD), limit: 500, ..get(key("spread", 0)) };
                 self.get.client.range(page).await.map(drop)
             }
-            _ => self.create_or_delete().await,
+            _ => self.create_and_delete().await,
         }
     }
 }
