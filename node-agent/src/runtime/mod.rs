@@ -44,5 +44,7 @@ mod syscalls;
 
 pub use client::{ContainerState, RecoveredContainer, RecoveredPod, Runtime, RuntimeConfig, RuntimeEvent};
 pub use error::{RuntimeError, Stage, StartError};
+pub use netlink::Netlink;
 pub use shim::shim_main;
+pub use sys::{freeze_filesystem, thaw_filesystem, unshare_mounts_of_thread, unshare_network_of_thread};
 pub use user::{User, UserError, lookup_user};

@@ -1,7 +1,7 @@
 //! The few rtnetlink requests that pods need, written and answered synchronously.
 //!
 //! Used on both sides: by the agent for the bridge and the veth pairs, by the shim for the address inside its network
-//! namespace. A hundred lines of encoding instead of an asynchronous library, because the shim has no runtime and a socket
+//! namespace; and by the benchmark that cuts a member off. A hundred lines of encoding instead of an asynchronous library, because the shim has no runtime and a socket
 //! belongs to the namespace it was made in.
 
 use std::io;
@@ -16,7 +16,7 @@ const VETH_INFO_PEER: u16 = 1;
 
 /// A route socket in the network namespace of the calling thread.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub struct Netlink {
     socket: OwnedFd,
     /// For the ioctls that know names.
     datagram: OwnedFd,
@@ -24,7 +24,7 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    pub(super) fn open() -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         // Protocol 0 is NETLINK_ROUTE.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
         let datagram = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -32,7 +32,7 @@ impl Netlink {
     }
 
     /// The index of an interface, `None` when there is none of that name.
-    pub(super) fn index(&self, name: &str) -> io::Result<Option<u32>> {
+    pub fn index(&self, name: &str) -> io::Result<Option<u32>> {
         match netdevice::name_to_index(&self.datagram, name) {
             Ok(index) => Ok(Some(index)),
             Err(rustix::io::Errno::NODEV) => Ok(None),
@@ -41,7 +41,7 @@ impl Netlink {
     }
 
     /// `mac` is fixed because a bridge without one changes it with its ports, and neighbours lose it.
-    pub(super) fn create_bridge(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
+    pub fn create_bridge(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
         let mut request = Encoder::link(libc::RTM_NEWLINK, CREATE, 0, 0, 0);
         request.string(libc::IFLA_IFNAME, name);
         request.attribute(libc::IFLA_ADDRESS, &mac);
@@ -51,7 +51,7 @@ impl Netlink {
 
     /// Both ends in one request: `name` here as a port of `bridge`, `peer_name` in the namespace `peer_namespace`. Neither is
     /// up: up in the same request, the kernel takes it all back, slowly.
-    pub(super) fn create_veth(
+    pub fn create_veth(
         &mut self,
         name: &str,
         bridge: u32,
@@ -74,16 +74,21 @@ impl Netlink {
         self.exchange(request)
     }
 
-    pub(super) fn set_up(&mut self, index: u32) -> io::Result<()> {
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
         let up = libc::IFF_UP.cast_unsigned();
         self.exchange(Encoder::link(libc::RTM_NEWLINK, 0, index, up, up))
+    }
+
+    /// What is sent over it from now on is lost without a word.
+    pub fn set_down(&mut self, index: u32) -> io::Result<()> {
+        self.exchange(Encoder::link(libc::RTM_NEWLINK, 0, index, 0, libc::IFF_UP.cast_unsigned()))
     }
 
     pub(super) fn delete_link(&mut self, index: u32) -> io::Result<()> {
         self.exchange(Encoder::link(libc::RTM_DELLINK, 0, index, 0, 0))
     }
 
-    pub(super) fn add_address(&mut self, index: u32, address: IpAddr, prefix_length: u8) -> io::Result<()> {
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix_length: u8) -> io::Result<()> {
         let mut request = Encoder::new(libc::RTM_NEWADDR, CREATE_OR_REPLACE);
         request.raw(&[family(address), prefix_length, 0, 0]);
         request.raw(&index.to_ne_bytes());

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::ioctl::{NoArg, Opcode, ioctl, opcode};
 use rustix::thread::UnshareFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -135,14 +136,34 @@ pub(super) fn unshare_cgroup() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?)
 }
 
-/// A mount namespace for the calling thread alone, a copy of its own from which nothing reaches the node. It ends with the
-/// thread, which must do nothing else afterwards.
-pub(super) fn unshare_mounts_of_thread() -> io::Result<()> {
+/// A mount namespace for the calling thread and what it starts, a copy from which nothing reaches the node. It ends with
+/// the last of them.
+pub fn unshare_mounts_of_thread() -> io::Result<()> {
     // SAFETY: unsafe only for CLONE_FILES.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let private = MountAttributes { propagation: libc::MS_PRIVATE, recursive: true, ..MountAttributes::default() };
     set_mount_attributes(root.as_fd(), c"", private)
+}
+
+/// A network namespace for the calling thread and what it starts, with nothing but a loopback device that is down.
+pub fn unshare_network_of_thread() -> io::Result<()> {
+    // SAFETY: unsafe only for CLONE_FILES.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
+/// Writes out the filesystem that `on` lies on; then whoever writes to it waits until it is thawed.
+pub fn freeze_filesystem(on: BorrowedFd<'_>) -> io::Result<()> {
+    const FIFREEZE: Opcode = opcode::read_write::<c_int>(b'X', 119);
+    // SAFETY: the kernel ignores the argument of this call, whatever its number says.
+    Ok(unsafe { ioctl(on, NoArg::<FIFREEZE>::new()) }?)
+}
+
+/// Ends what [`freeze_filesystem`] began.
+pub fn thaw_filesystem(on: BorrowedFd<'_>) -> io::Result<()> {
+    const FITHAW: Opcode = opcode::read_write::<c_int>(b'X', 120);
+    // SAFETY: the kernel ignores the argument of this call, whatever its number says.
+    Ok(unsafe { ioctl(on, NoArg::<FITHAW>::new()) }?)
 }
 
 /// What [`set_mount_attributes`] changes on a mount.
