@@ -5,10 +5,13 @@
 //! servers' own costs (processor, bytes written, memory) known.
 
 mod compare;
+mod disk;
 mod drive;
 mod failover;
+mod ground;
 mod load;
 mod measure;
+mod netns;
 mod operations;
 mod report;
 mod servers;
@@ -20,9 +23,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::compare::Comparison;
 use self::failover::{Fault, Trial};
+use self::ground::Ground;
 use self::load::{Kind, Load, Loads};
 use self::measure::Sample;
 use self::servers::{Server, Servers};
@@ -112,19 +117,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let owned = arguments.start || arguments.etcd_bin.is_some();
-    let loads = Loads::select(&arguments.loads, owned)?;
+    let loads = Loads::select(&arguments.loads, |kind| match kind {
+        Kind::Failover(fault) => fault.ensure_possible(owned).is_ok(),
+        Kind::Restart => owned,
+        _ => true,
+    })?;
+    // Told now, and not after everything before it was measured.
+    loads.faults().try_for_each(|fault| fault.ensure_possible(owned))?;
     // One thread: on few cores, what the generator does not use is the servers'.
     net::current_thread()?.block_on(async {
+        let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        // What was started ends with what is dropped here.
         tokio::select! {
             done = measure(arguments, &loads) => done,
-            // What was started ends with what is dropped here.
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = hang_up.recv() => bail!("the terminal has gone"),
+            _ = terminate.recv() => bail!("terminated"),
         }
     })
 }
 
 async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
-    let mut servers = servers(arguments).await?;
+    let shared = loads.iter().any(|load| !load.kind.needs_own_ground());
+    let mut servers = if shared { servers(arguments).await? } else { Servers::running(Vec::new()) };
     let plan = drive::Plan {
         duration: arguments.duration,
         warm_up: arguments.warm_up,
@@ -136,12 +152,22 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
     let mut results =
         Results { servers: servers.describe(), runs: Vec::new(), comparisons: Vec::new(), failovers: Vec::new() };
     let table = arguments.output == Output::Table;
-    if table {
+    if table && shared {
         table::print_servers(&results.servers);
     }
     for load in loads.iter() {
         if let Kind::Failover(fault) = load.kind {
-            let trials = fail(arguments, fault, &mut servers).await?;
+            let trials = if load.kind.needs_own_ground() {
+                let (servers, trials) = fail_on_own_ground(arguments, fault).await?;
+                if table {
+                    println!();
+                    table::print_servers(&servers);
+                }
+                results.servers.extend(servers);
+                trials
+            } else {
+                fail(arguments, fault, &mut servers).await?
+            };
             if table {
                 table::print_failovers(&trials);
             }
@@ -183,13 +209,23 @@ async fn fail(arguments: &Arguments, fault: Fault, servers: &mut Servers) -> Res
     Ok(trials)
 }
 
+/// With members that stand on what may fail.
+async fn fail_on_own_ground(arguments: &Arguments, fault: Fault) -> Result<(Vec<servers::Description>, Vec<Trial>)> {
+    let ground = Ground::for_fault(fault).with_context(|| fault.to_string())?;
+    let mut servers = start(arguments, ground).await?;
+    let trials = fail(arguments, fault, &mut servers).await?;
+    let described = servers.describe();
+    servers.stop().await?;
+    Ok((described, trials))
+}
+
+async fn start(arguments: &Arguments, ground: Ground) -> Result<Servers> {
+    Servers::start(ground, arguments.dir.as_deref(), arguments.etcd_bin.as_deref()).await
+}
+
 async fn servers(arguments: &Arguments) -> Result<Servers> {
-    let dir = arguments.dir.as_deref();
-    if let Some(etcd) = &arguments.etcd_bin {
-        return Servers::start(dir, Some(etcd)).await;
-    }
-    if arguments.start {
-        return Servers::start(dir, None).await;
+    if arguments.start || arguments.etcd_bin.is_some() {
+        return start(arguments, Ground::Shared).await;
     }
     let mut servers = vec![Server::at("A", &arguments.endpoints, &arguments.access).await?];
     if let Some(vs) = &arguments.vs {

@@ -16,12 +16,13 @@ use kontiki_api::etcdserverpb::kv_client::KvClient;
 use kontiki_api::etcdserverpb::watch_client::WatchClient;
 use parking_lot::Mutex;
 use pb::watch_request::RequestUnion;
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::disk;
 use super::servers::Server;
 use crate::etcd::Connection;
 
@@ -35,6 +36,44 @@ pub enum Fault {
     Term,
     /// SIGSTOP, and SIGCONT once the others have gone on.
     Stop,
+    /// Its link is cut, and mended once the others have gone on.
+    Partition,
+    /// Its disk stalls for [`STALL`].
+    Disk,
+}
+
+impl Fault {
+    /// # Errors
+    /// When this user cannot make it happen here, to members that are `owned` here or are not.
+    pub fn ensure_possible(self, owned: bool) -> Result<()> {
+        ensure!(owned, "{self} needs members that are started here: --etcd-bin or --start");
+        if self.needs_own_ground() {
+            ensure!(geteuid().is_root(), "{self} needs root, for network namespaces and mounts");
+        }
+        match self {
+            Self::Disk => disk::ensure_possible().with_context(|| self.to_string()),
+            Self::Kill | Self::Term | Self::Stop | Self::Partition => Ok(()),
+        }
+    }
+
+    /// Whether what fails is not to be shared by the members, as it is otherwise.
+    pub fn needs_own_ground(self) -> bool {
+        match self {
+            Self::Kill | Self::Term | Self::Stop => false,
+            Self::Partition | Self::Disk => true,
+        }
+    }
+
+    /// What a reader of the gaps has to know.
+    pub fn note(self) -> Option<String> {
+        match self {
+            Self::Kill | Self::Term | Self::Stop | Self::Partition => None,
+            Self::Disk => Some(format!(
+                "the disk stalls for {} ms: a gap as long means that clients waited for it, without a fail-over",
+                STALL.as_millis()
+            )),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -43,6 +82,8 @@ impl fmt::Display for Fault {
             Self::Kill => "leader-kill",
             Self::Term => "leader-term",
             Self::Stop => "leader-stop",
+            Self::Partition => "leader-partition",
+            Self::Disk => "leader-disk",
         })
     }
 }
@@ -57,6 +98,8 @@ pub struct Trial {
     pub gap_us: u64,
     /// The longest time without an event.
     pub watch_gap_us: u64,
+    /// Whether another member led at the end.
+    pub new_leader: bool,
     pub acknowledged: usize,
     pub errors: usize,
     pub first_error: Option<String>,
@@ -75,6 +118,8 @@ const BEFORE: Duration = Duration::from_millis(500);
 /// Longer than any election of a server with usual settings.
 const AFTER: Duration = Duration::from_secs(5);
 const PUT_LIMIT: Duration = Duration::from_secs(10);
+/// Longer than any election too, so that a gap tells whether there was one; and over well before the puts are.
+const STALL: Duration = Duration::from_secs(3);
 
 /// What the puts and the watcher note.
 #[derive(Default)]
@@ -87,26 +132,48 @@ struct Seen {
 
 /// Fails the leader once, and brings the cluster back to three members that serve.
 pub async fn trial(server: &mut Server, fault: Fault, round: u32) -> Result<Trial> {
-    ensure!(server.members() > 1, "{fault} needs members that were started here: --etcd-bin or --start");
     let leader = server.leader().await?;
-    let survivors = (0..server.members()).filter(|member| *member != leader);
-    let connections = futures::future::try_join_all(survivors.map(|member| server.connect_to(member))).await?;
+    let (leader_id, _) = server.own_and_leader(leader).await?;
+    let survivors: Vec<usize> = (0..server.members()).filter(|member| *member != leader).collect();
+    let connections = futures::future::try_join_all(survivors.iter().map(|member| server.connect_to(*member))).await?;
     let prefix = format!("bench/{fault}/{round:06}/");
     let seen = Arc::new(Mutex::new(Seen::default()));
     let (requests, events) = watch(&connections[0], &prefix).await?;
     let watcher = tokio::spawn(note_events(events, prefix.clone(), seen.clone()));
     let steady = put_through(server, &connections, &prefix, leader, fault, &seen).await?;
-    if fault == Fault::Stop {
-        server.signal(leader, Signal::CONT)?;
-    } else {
-        server.restart(leader).await?;
-    }
+    let (_, led_by) = server.own_and_leader(survivors[0]).await?;
+    bring_back(server, leader, fault).await?;
     let there = keys(&connections[0], &prefix).await?;
     await_events(&seen, &there).await;
     drop(requests);
     watcher.abort();
     let seen = seen.lock();
-    Ok(seen.judge(server.name(), fault, round, steady, &there))
+    let new_leader = led_by != 0 && led_by != leader_id;
+    Ok(Trial { new_leader, ..seen.judge(server.name(), fault, round, steady, &there) })
+}
+
+/// Fails the leader; answers what goes on by itself until it is over.
+fn fail(server: &Server, leader: usize, fault: Fault) -> Result<JoinSet<Result<()>>> {
+    let mut going_on = JoinSet::new();
+    match fault {
+        Fault::Kill => server.signal(leader, Signal::KILL)?,
+        Fault::Term => server.signal(leader, Signal::TERM)?,
+        Fault::Stop => server.signal(leader, Signal::STOP)?,
+        Fault::Partition => server.link(leader)?.cut()?,
+        Fault::Disk => drop(going_on.spawn(server.disk(leader)?.stall(STALL))),
+    }
+    Ok(going_on)
+}
+
+/// Waits until the leader of before serves again.
+async fn bring_back(server: &mut Server, leader: usize, fault: Fault) -> Result<()> {
+    match fault {
+        Fault::Kill | Fault::Term => return server.restart(leader).await.map(drop),
+        Fault::Stop => server.signal(leader, Signal::CONT)?,
+        Fault::Partition => server.link(leader)?.mend()?,
+        Fault::Disk => {}
+    }
+    server.await_ready(leader).await
 }
 
 async fn watch(
@@ -161,15 +228,7 @@ async fn put_through(
         let due = begin + Duration::from_secs(1) * number / RATE;
         tokio::time::sleep_until(due.into()).await;
         if failed.is_none() && begin.elapsed() >= BEFORE {
-            failed = Some(Instant::now());
-            server.signal(
-                leader,
-                match fault {
-                    Fault::Kill => Signal::KILL,
-                    Fault::Term => Signal::TERM,
-                    Fault::Stop => Signal::STOP,
-                },
-            )?;
+            failed = Some((Instant::now(), fail(server, leader, fault)?));
         }
         if begin.elapsed() >= BEFORE + AFTER {
             break;
@@ -194,7 +253,11 @@ async fn put_through(
     }
     let until = Instant::now();
     puts.join_all().await;
-    Ok(Steady { failed: failed.context("nothing was failed")?, until })
+    let (failed, mut going_on) = failed.context("nothing was failed")?;
+    while let Some(ended) = going_on.join_next().await {
+        ended.context("a fault did not end by itself")??;
+    }
+    Ok(Steady { failed, until })
 }
 
 /// What is there, through a survivor.
@@ -238,6 +301,7 @@ impl Seen {
             round,
             gap_us: longest(&acknowledged, steady.until),
             watch_gap_us: longest(&events, steady.until),
+            new_leader: false,
             acknowledged: acknowledged.len(),
             errors: self.errors,
             first_error: self.first_error.clone(),

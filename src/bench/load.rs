@@ -114,6 +114,16 @@ const ALL: &[Named] = &[
     failover("leader-kill", Fault::Kill, "SIGKILL to the leader: the gap in acknowledged puts, and what is lost"),
     failover("leader-term", Fault::Term, "SIGTERM to the leader"),
     failover("leader-stop", Fault::Stop, "SIGSTOP to the leader"),
+    failover(
+        "leader-partition",
+        Fault::Partition,
+        "the leader's link is cut, each member in a network namespace; needs root",
+    ),
+    failover(
+        "leader-disk",
+        Fault::Disk,
+        "the leader's disk stalls for three seconds, each member on its own; needs root",
+    ),
 ];
 
 const fn failover(name: &'static str, fault: Fault, about: &'static str) -> Named {
@@ -121,6 +131,11 @@ const fn failover(name: &'static str, fault: Fault, about: &'static str) -> Name
 }
 
 impl Kind {
+    /// Whether it needs servers of its own, whose members share less than usual.
+    pub fn needs_own_ground(self) -> bool {
+        matches!(self, Self::Failover(fault) if fault.needs_own_ground())
+    }
+
     fn named(self) -> &'static Named {
         ALL.iter().find(|named| named.kind == self).expect("every kind has a name")
     }
@@ -139,17 +154,15 @@ impl fmt::Display for Load {
 pub struct Loads(Vec<Load>);
 
 impl Loads {
-    /// Words such as `put` and `put:64`; none is all that can be asked of servers that are `owned` here or are not.
+    /// Words such as `put` and `put:64`; none is all that is `possible`.
     ///
     /// # Errors
     /// When there is no such load.
-    pub fn select(words: &[String], owned: bool) -> Result<Self> {
+    pub fn select(words: &[String], possible: impl Fn(Kind) -> bool) -> Result<Self> {
         let every =
             |named: &'static Named| named.clients.iter().map(|clients| Load { kind: named.kind, clients: *clients });
         if words.is_empty() {
-            let needs_owned = |kind| matches!(kind, Kind::Failover(_) | Kind::Restart);
-            let possible = |named: &&'static Named| owned || !needs_owned(named.kind);
-            return Ok(Self(ALL.iter().filter(possible).flat_map(every).collect()));
+            return Ok(Self(ALL.iter().filter(|named| possible(named.kind)).flat_map(every).collect()));
         }
         let mut loads = Vec::new();
         for word in words {
@@ -168,6 +181,13 @@ impl Loads {
 
     pub fn iter(&self) -> impl Iterator<Item = &Load> {
         self.0.iter()
+    }
+
+    pub fn faults(&self) -> impl Iterator<Item = Fault> {
+        self.iter().filter_map(|load| match load.kind {
+            Kind::Failover(fault) => Some(fault),
+            _ => None,
+        })
     }
 }
 
@@ -190,7 +210,7 @@ mod tests {
 
     fn selected(words: &[&str]) -> Result<Vec<String>, String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let loads = Loads::select(&words, true).map_err(|error| error.to_string())?;
+        let loads = Loads::select(&words, |_| true).map_err(|error| error.to_string())?;
         Ok(loads.iter().map(ToString::to_string).collect())
     }
 

@@ -52,6 +52,9 @@ fn html(results: &Results) -> String {
     for fault in faults {
         let trials: Vec<&Trial> = results.failovers.iter().filter(|trial| trial.fault.to_string() == fault).collect();
         let _ = writeln!(page, "<section><h2>{}</h2>", escaped(&fault));
+        if let Some(note) = trials[0].fault.note() {
+            let _ = writeln!(page, "<p class=\"note\">{}</p>", escaped(&note));
+        }
         page.push_str(&gaps(&trials));
         page.push_str(&time_lines(&trials));
         page.push_str("</section>\n");

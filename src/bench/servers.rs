@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,8 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
+use super::disk::Disk;
+use super::ground::{Ground, Place};
 use super::measure::Spent;
+use super::netns::Link;
 use crate::etcd::{Access, Connection};
 
 const MEMBERS: usize = 3;
@@ -96,12 +100,8 @@ impl Server {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             for member in 0..self.description.endpoints.len() {
-                let Ok(connection) = self.connect_to(member).await else { continue };
-                let Ok(status) = MaintenanceClient::new(connection).status(pb::StatusRequest {}).await else {
-                    continue;
-                };
-                let status = status.into_inner();
-                if status.leader != 0 && status.header.is_some_and(|header| header.member_id == status.leader) {
+                let Ok((own, leader)) = self.own_and_leader(member).await else { continue };
+                if leader != 0 && own == leader {
                     return Ok(member);
                 }
             }
@@ -110,8 +110,23 @@ impl Server {
         }
     }
 
+    /// The ids of a member and of the one that leads as far as it knows; 0 is none.
+    pub async fn own_and_leader(&self, member: usize) -> Result<(u64, u64)> {
+        let mut client = MaintenanceClient::new(self.connect_to(member).await?);
+        let status = client.status(pb::StatusRequest {}).await?.into_inner();
+        Ok((status.header.context("an answer without a header")?.member_id, status.leader))
+    }
+
     pub fn signal(&self, member: usize, signal: Signal) -> Result<()> {
         self.members[member].signal(signal)
+    }
+
+    pub fn link(&self, member: usize) -> Result<&Link> {
+        self.members[member].link.as_ref().context("the members share a network")
+    }
+
+    pub fn disk(&self, member: usize) -> Result<&Disk> {
+        self.members[member].disk.as_ref().context("the members share a disk")
     }
 
     /// Waits until a member that was told to has ended, and starts it again; answers how long it took until it served.
@@ -121,12 +136,12 @@ impl Server {
             ended.child.kill().await.context("a member cannot be stopped")?;
         }
         let start = Instant::now();
-        *ended = Member::start(&ended.program, ended.arguments.clone(), ended.log.clone())?;
+        ended.child = spawn(&ended.program, &ended.arguments, &ended.log, ended.link.as_ref())?;
         self.await_ready(member).await?;
         Ok(start.elapsed())
     }
 
-    async fn await_ready(&self, member: usize) -> Result<()> {
+    pub async fn await_ready(&self, member: usize) -> Result<()> {
         let ready = await_ready(&self.access, &self.description.endpoints[member]).await;
         ready.with_context(|| format!("{}:\n{}", self.name(), tail(&self.members[member].log)))
     }
@@ -138,31 +153,41 @@ impl Server {
     }
 }
 
-/// A member that was started here.
+/// A member that was started here. In this order, what it stands on goes after it.
 struct Member {
     program: PathBuf,
     arguments: Vec<OsString>,
     log: PathBuf,
     child: Child,
+    link: Option<Link>,
+    disk: Option<Disk>,
+}
+
+/// Starts a member, in the network at the end of its link.
+fn spawn(program: &Path, arguments: &[OsString], log: &Path, link: Option<&Link>) -> Result<Child> {
+    let file = File::options().create(true).append(true).open(log);
+    let file = file.with_context(|| format!("cannot make {}", log.display()))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .kill_on_drop(true)
+        // A Ctrl-C in the terminal goes to the whole process group; members are stopped in order instead.
+        .process_group(0);
+    let runtime = Handle::current();
+    let spawned = match link {
+        None => command.spawn(),
+        Some(link) => link.inside(|| {
+            let _entered = runtime.enter();
+            command.spawn()
+        }),
+    };
+    spawned.with_context(|| format!("cannot start {}", program.display()))
 }
 
 impl Member {
-    fn start(program: &Path, arguments: Vec<OsString>, log: PathBuf) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(&log);
-        let file = file.with_context(|| format!("cannot make {}", log.display()))?;
-        let child = Command::new(program)
-            .args(&arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .kill_on_drop(true)
-            // A Ctrl-C in the terminal goes to the whole process group; members are stopped in order instead.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { program: program.to_owned(), arguments, log, child })
-    }
-
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("the member has ended")?;
         kill_process(pid, signal).context("a member cannot be signalled")
@@ -176,24 +201,25 @@ impl Member {
 
 pub struct Servers {
     servers: Vec<Server>,
+    ground: Ground,
     /// Removed with everything in it.
     dir: Option<TempDir>,
 }
 
 impl Servers {
     pub fn running(servers: Vec<Server>) -> Self {
-        Self { servers, dir: None }
+        Self { servers, ground: Ground::Shared, dir: None }
     }
 
     /// Three members of Kontiki, and three of the etcd at `etcd`, all with their own defaults.
-    pub async fn start(dir: Option<&Path>, etcd: Option<&Path>) -> Result<Self> {
+    pub async fn start(ground: Ground, dir: Option<&Path>, etcd: Option<&Path>) -> Result<Self> {
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("kontiki-bench-");
         let dir = match dir {
             Some(dir) => builder.tempdir_in(dir).with_context(|| format!("cannot use {}", dir.display()))?,
             None => builder.tempdir().context("cannot use the temporary directory")?,
         };
-        let mut servers = Self { servers: Vec::new(), dir: Some(dir) };
+        let mut servers = Self { servers: Vec::new(), ground, dir: Some(dir) };
         let own = std::env::current_exe().context("cannot find this program's own file")?;
         servers.add("kontiki", &own, &["store"]).await?;
         if let Some(etcd) = etcd {
@@ -205,29 +231,31 @@ impl Servers {
     async fn add(&mut self, name: &str, program: &Path, first: &[&str]) -> Result<()> {
         let dir = self.dir.as_ref().expect("members are started in a directory").path().join(name);
         std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let ports = free_ports(2 * MEMBERS).context("no free ports")?;
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (clients, peers) = ports.split_at(MEMBERS);
-        let cluster: Vec<String> = (0..MEMBERS).map(|i| format!("m{i}={}", url(peers[i]))).collect();
+        let places = self.ground.places(&dir, MEMBERS)?;
+        let url = |address: SocketAddr| format!("http://{address}");
+        let endpoints: Vec<String> = places.iter().map(|place| url(place.clients)).collect();
+        let cluster: Vec<String> =
+            places.iter().enumerate().map(|(i, place)| format!("m{i}={}", url(place.peers))).collect();
         let mut members = Vec::new();
-        for i in 0..MEMBERS {
+        for (i, Place { clients, peers, data_dir, link, disk }) in places.into_iter().enumerate() {
             let words = |flags: &[(&str, String)]| -> Vec<OsString> {
                 flags.iter().flat_map(|(flag, value)| [format!("--{flag}").into(), value.into()]).collect()
             };
             let mut arguments: Vec<OsString> = first.iter().map(OsString::from).collect();
             arguments.extend(words(&[
                 ("name", format!("m{i}")),
-                ("data-dir", dir.join(format!("m{i}")).display().to_string()),
-                ("listen-client-urls", url(clients[i])),
-                ("advertise-client-urls", url(clients[i])),
-                ("listen-peer-urls", url(peers[i])),
-                ("initial-advertise-peer-urls", url(peers[i])),
+                ("data-dir", data_dir.display().to_string()),
+                ("listen-client-urls", url(clients)),
+                ("advertise-client-urls", url(clients)),
+                ("listen-peer-urls", url(peers)),
+                ("initial-advertise-peer-urls", url(peers)),
                 ("initial-cluster", cluster.join(",")),
                 ("quota-backend-bytes", QUOTA_BYTES.to_string()),
             ]));
-            members.push(Member::start(program, arguments, dir.join(format!("m{i}.log")))?);
+            let log = dir.join(format!("m{i}.log"));
+            let child = spawn(program, &arguments, &log, link.as_ref())?;
+            members.push(Member { program: program.to_owned(), arguments, log, child, link, disk });
         }
-        let endpoints: Vec<String> = clients.iter().map(|port| url(*port)).collect();
         let command = Some(members[0].command());
         let description =
             Description { name: name.to_owned(), version: String::new(), endpoints, command, idle_bytes: None };
@@ -257,18 +285,12 @@ impl Servers {
         self.servers.iter().map(|server| server.description.clone()).collect()
     }
 
-    /// Ends what was started here.
+    /// Ends what was started here: at once, because nothing that they hold is wanted any more, and members of etcd that
+    /// are told to end together wait for each other.
     pub async fn stop(mut self) -> Result<()> {
-        let mut members: Vec<&mut Member> = self.servers.iter_mut().flat_map(|server| &mut server.members).collect();
-        for member in &members {
-            // One that has ended by itself is waited for below.
-            let _ = member.signal(Signal::TERM);
-        }
-        for member in &mut members {
-            if tokio::time::timeout(STOP_LIMIT, member.child.wait()).await.is_err() {
-                member.child.kill().await.context("a member cannot be stopped")?;
-            }
-        }
+        let members = self.servers.iter_mut().flat_map(|server| &mut server.members);
+        let ended = members.map(|member| member.child.kill());
+        futures::future::try_join_all(ended).await.context("a member cannot be stopped")?;
         Ok(())
     }
 }
@@ -289,11 +311,6 @@ async fn await_ready(access: &Access, endpoint: &str) -> Result<()> {
             Err(_) => tokio::time::sleep(READY_PAUSE).await,
         }
     }
-}
-
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
 }
 
 fn tail(log: &Path) -> String {

@@ -74,7 +74,11 @@ fn print_comparison(comparison: &Comparison) {
 /// The failures of the leader of one or two servers.
 pub fn print_failovers(trials: &[Trial]) {
     println!("\n{}", trials[0].fault);
-    println!("  {:<8} {:>7} {:>26} {:>26}", "", "trials", "gap ms p50 p99 max", "watch gap ms p50 p99 max");
+    if let Some(note) = trials[0].fault.note() {
+        println!("  {note}");
+    }
+    let (gap, watch_gap) = ("gap ms p50 p99 max", "watch gap ms p50 p99 max");
+    println!("  {:<8} {:>7} {:>11} {gap:>26} {watch_gap:>26}", "", "trials", "new leaders");
     let mut names: Vec<&str> = trials.iter().map(|trial| &*trial.server).collect();
     names.sort_unstable();
     names.dedup();
@@ -88,8 +92,9 @@ pub fn print_failovers(trials: &[Trial]) {
         };
         let sum = |of: fn(&Trial) -> usize| own.iter().map(|trial| of(trial)).sum::<usize>();
         println!(
-            "  {name:<8} {:>7} {:>26} {:>26}   {} errors, {} writes lost, {} events lost, {} doubled",
+            "  {name:<8} {:>7} {:>11} {:>26} {:>26}   {} errors, {} writes lost, {} events lost, {} doubled",
             own.len(),
+            sum(|trial| usize::from(trial.new_leader)),
             gaps(|trial| trial.gap_us),
             gaps(|trial| trial.watch_gap_us),
             sum(|trial| trial.errors),

@@ -67,7 +67,7 @@ const QEMU: Need = Need {
     unpack_only: false,
 };
 const MKE2FS: Need = Need {
-    what: "mke2fs (the virtual machine's disk)",
+    what: "mke2fs (disks of the virtual machine and of the benchmark)",
     package: "e2fsprogs",
     present: || Path::new("/sbin/mke2fs").is_file(),
     unpack_only: false,
@@ -97,7 +97,8 @@ pub const BUILD: &[&[Need]] = &[COMPILERS];
 /// To build and show the demonstration.
 pub const DEMO: &[&[Need]] = &[COMPILERS, &[KUBECTL, DEBOOTSTRAP]];
 /// To build and run every test.
-pub const ALL: &[&[Need]] = &[COMPILERS, &[DEBIANS_KUBECTL, ETCDCTL, ETCD, BUSYBOX, PROTOC, PROTOC_TYPES, PYTHON]];
+pub const ALL: &[&[Need]] =
+    &[COMPILERS, &[DEBIANS_KUBECTL, ETCDCTL, ETCD, BUSYBOX, MKE2FS, PROTOC, PROTOC_TYPES, PYTHON]];
 /// To run the node agent's tests in a virtual machine.
 pub const VM: &[&[Need]] = &[COMPILERS, &[BUSYBOX, QEMU, MKE2FS]];
 
