@@ -4,16 +4,21 @@
 
 #![allow(clippy::disallowed_methods, reason = "benchmarks make the world they need")]
 
-use bytes::Bytes;
+use std::cell::LazyCell;
+
+use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kontiki_api::etcdserverpb as pb;
 use kontiki_store::command::Command;
 use kontiki_store::ids::LogIndex;
 use kontiki_store::state::{Applied, State, StateOptions};
 use kontiki_store::watch::WatchStream;
+use prost::Message as _;
 use tempfile::TempDir;
 
 const KEYS: u64 = 10_000;
+/// As many as a large cluster has; what walks over all of them shows.
+const MANY_KEYS: u64 = 1_000_000;
 
 /// A state whose commands arrive in batches of one size.
 struct Applier {
@@ -74,6 +79,30 @@ fn range(criterion: &mut Criterion) {
     }
 }
 
+fn count(criterion: &mut Criterion) {
+    let all =
+        pb::RangeRequest { key: "/".into(), range_end: "0".into(), count_only: true, ..pb::RangeRequest::default() };
+    // Not filled for nothing where another benchmark was asked for.
+    let filled = LazyCell::new(|| {
+        let mut applier = Applier::new();
+        for batch in 0..MANY_KEYS / 1000 {
+            applier.apply(&(batch * 1000..(batch + 1) * 1000).map(new_key).collect::<Vec<_>>());
+        }
+        applier
+    });
+    criterion.bench_function(&format!("count/of_{MANY_KEYS}"), |bencher| {
+        let reader = filled.state.reader();
+        let counted = reader.range(&all).expect("a range").count;
+        assert_eq!(counted, MANY_KEYS as i64, "what is measured");
+        bencher.iter(|| reader.range(&all));
+    });
+}
+
+fn new_key(n: u64) -> Command {
+    let key = format!("/registry/pods/default/{n:08}").into();
+    Command::Put(pb::PutRequest { key, value: Bytes::from_static(b"v"), ..pb::PutRequest::default() })
+}
+
 fn watch(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("watch");
     for watchers in [1_u64, 1000] {
@@ -90,6 +119,18 @@ fn watch(criterion: &mut Criterion) {
                 }
             });
         });
+        let mut wire = BytesMut::new();
+        group.bench_function(format!("put_to_wire/watchers_{watchers}"), |bencher| {
+            bencher.iter(|| {
+                next += 1;
+                applier.apply(&[put(next)]);
+                for stream in &mut streams {
+                    wire.clear();
+                    let response = stream.ready().expect("every watcher has an event");
+                    response.encode(&mut wire).expect("the buffer grows");
+                }
+            });
+        });
     }
 }
 
@@ -101,5 +142,5 @@ fn watching(applier: &Applier) -> WatchStream {
     stream
 }
 
-criterion_group!(benches, apply, range, watch);
+criterion_group!(benches, apply, range, count, watch);
 criterion_main!(benches);
