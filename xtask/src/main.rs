@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the whole of it is an edge")]
 
+mod bench;
 mod ci;
 mod process;
 mod rootfs;
@@ -23,7 +24,8 @@ cargo xtask <command>
   test     set up what is missing, run every test; further arguments go to `cargo test` (a package, a filter)
   vm-test  run the node agent's tests on Debian 12's own kernel, in a virtual machine; further arguments go to the tests
   ci       what CI runs: format, lints, documentation, licences, tests, vm-test
-  bench    run the criterion benchmarks; further arguments go to `cargo bench`
+  bench    run the criterion benchmarks and a short `kontiki bench`, and tell what changed since the last time here; with
+           arguments, which go to `cargo bench`, only what that runs
   schema-table  rewrite control/src/schema/table.txt from the sources of k8s-openapi and k8s-pb
   setup    only install what the build and the tests need
 ";
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "vm-test" => vm::test(&rest),
         "ci" => ci::run_all(),
-        "bench" => setup::ensure(setup::BUILD).and_then(|()| run(cargo("bench").args(&rest))),
+        "bench" => bench::run_all(&rest),
         "schema-table" => schema_table::generate(),
         "setup" => setup::ensure(setup::ALL),
         "" | "help" | "-h" | "--help" => {
