@@ -214,7 +214,8 @@ async fn fail_on_own_ground(arguments: &Arguments, fault: Fault) -> Result<(Vec<
     let ground = Ground::for_fault(fault).with_context(|| fault.to_string())?;
     let mut servers = start(arguments, ground).await?;
     let trials = fail(arguments, fault, &mut servers).await?;
-    let described = servers.describe();
+    let mut described = servers.describe();
+    described.iter_mut().for_each(|server| server.only_for = Some(fault));
     servers.stop().await?;
     Ok((described, trials))
 }

@@ -93,6 +93,8 @@ fn the_leader_is_cut_off_and_its_disk_stalls_on_kontiki_and_on_etcd() {
         let words = [load, "--etcd-bin", &etcd, "--dir", dir.path().to_str().unwrap()];
         let results = bench(&[&words[..], &SHORT].concat());
         assert_nothing_left(dir.path());
+        let servers = results["servers"].as_array().unwrap();
+        assert!(servers.len() == 2 && servers.iter().all(|server| server["only_for"].is_string()), "{servers:?}");
         results["failovers"].as_array().unwrap().clone()
     };
     let [partitions, stalls] = std::thread::scope(|scope| {
@@ -106,10 +108,10 @@ fn the_leader_is_cut_off_and_its_disk_stalls_on_kontiki_and_on_etcd() {
             assert_eq!(trial[nothing], 0, "{trial:#}");
         }
     }
-    // Did the faults happen? A leader that is cut off cannot lead on, and etcd's waits for its own disk.
-    for trial in partitions.iter().chain(stalls.iter().filter(|trial| trial["server"] == "etcd")) {
-        assert_eq!(trial["new_leader"], true, "{trial:#}");
-    }
+    // Did the faults happen? A leader that is cut off cannot lead on, and no election of etcd is as short as this.
+    assert!(partitions.iter().all(|trial| trial["new_leader"] == true), "{partitions:#?}");
+    let etcds = stalls.iter().find(|trial| trial["server"] == "etcd").unwrap();
+    assert!(etcds["gap_us"].as_u64() > Some(500_000), "{etcds:#}");
 }
 
 /// A filesystem that stays frozen would outlive its processes, and keep its device.

@@ -69,7 +69,7 @@ impl Fault {
         match self {
             Self::Kill | Self::Term | Self::Stop | Self::Partition => None,
             Self::Disk => Some(format!(
-                "the disk stalls for {} ms: a gap as long means that clients waited for it, without a fail-over",
+                "the disk stalls for {} ms: without a new leader, a gap as long means that clients waited for it",
                 STALL.as_millis()
             )),
         }

@@ -31,6 +31,9 @@ fn html(results: &Results) -> String {
     let mut page = String::from(HEAD);
     for server in &results.servers {
         let _ = write!(page, "<p><b>{}</b>, version {}", escaped(&server.name), escaped(&server.version));
+        if let Some(fault) = server.only_for {
+            let _ = write!(page, ", for {fault}");
+        }
         if let Some(command) = &server.command {
             let _ = write!(page, "<br><code>{}</code>", escaped(command));
         }

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
 use super::disk::Disk;
+use super::failover::Fault;
 use super::ground::{Ground, Place};
 use super::measure::Spent;
 use super::netns::Link;
@@ -32,7 +33,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const QUOTA_BYTES: u64 = 8 << 30;
 
 /// What was compared, for whoever reads the results.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Description {
     pub name: String,
     /// As the server tells it.
@@ -40,6 +41,8 @@ pub struct Description {
     pub endpoints: Vec<String>,
     /// Of the first member, where it was started here.
     pub command: Option<String>,
+    /// The only load it is asked to carry, where it was started for that one.
+    pub only_for: Option<Fault>,
     /// The memory of its largest member before anything was asked of it.
     pub idle_bytes: Option<u64>,
 }
@@ -57,8 +60,7 @@ impl Server {
     pub async fn at(name: &str, urls: &str, access: &Access) -> Result<Self> {
         let endpoints: Vec<String> = urls.split(',').map(str::to_owned).filter(|url| !url.is_empty()).collect();
         ensure!(!endpoints.is_empty(), "{urls:?} names no endpoint");
-        let description =
-            Description { name: name.to_owned(), version: String::new(), endpoints, command: None, idle_bytes: None };
+        let description = Description { name: name.to_owned(), endpoints, ..Description::default() };
         let mut server = Self { description, access: access.clone(), members: Vec::new(), dir: None };
         server.description.version = server.version().await?;
         Ok(server)
@@ -257,8 +259,7 @@ impl Servers {
             members.push(Member { program: program.to_owned(), arguments, log, child, link, disk });
         }
         let command = Some(members[0].command());
-        let description =
-            Description { name: name.to_owned(), version: String::new(), endpoints, command, idle_bytes: None };
+        let description = Description { name: name.to_owned(), endpoints, command, ..Description::default() };
         let mut server = Server { description, access: Access::default(), members, dir: Some(dir) };
         for i in 0..MEMBERS {
             server.await_ready(i).await?;
