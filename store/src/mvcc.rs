@@ -6,6 +6,7 @@
 pub mod compare;
 pub mod entry;
 pub mod hash;
+mod heads;
 pub mod index;
 pub mod interval;
 pub mod range;

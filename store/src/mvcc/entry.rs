@@ -27,12 +27,12 @@ pub struct Past {
     packed: u32,
 }
 
-impl Past {
-    fn of(version: &Version) -> Self {
-        assert!(version.size < u32::MAX / 2, "a record is smaller than 2 GiB");
-        Self { stamp: version.stamp, packed: version.size << 1 | u32::from(version.live) }
-    }
+fn pack(version: &Version) -> u32 {
+    assert!(version.size < u32::MAX / 2, "a record is smaller than 2 GiB");
+    version.size << 1 | u32::from(version.live)
+}
 
+impl Past {
     #[must_use]
     pub fn live(&self) -> bool {
         self.packed & 1 == 1
@@ -48,34 +48,72 @@ impl Past {
 #[derive(Debug, Default)]
 struct History(Vec<Past>);
 
+/// There is one for every key, so each word of it is counted: what is rare lies behind a pointer.
 #[derive(Debug)]
 pub struct Entry {
     pub key: Box<[u8]>,
-    pub newest: Version,
+    main: i64,
+    create_revision: i64,
+    version: i64,
+    lease: i64,
+    sub: u32,
+    packed: u32,
     older: Option<Box<History>>,
     /// The newest version's record, ready to be answered.
-    pub cached: Option<Bytes>,
+    cached: Option<Box<Bytes>>,
 }
 
 impl Entry {
     #[must_use]
     pub fn new(key: &[u8], newest: Version, cached: Option<Bytes>) -> Self {
-        Self { key: key.into(), newest, older: None, cached }
+        let Version { stamp: Stamp { main, sub }, create_revision, version, lease, .. } = newest;
+        let (packed, cached) = (pack(&newest), cached.map(Box::new));
+        Self { key: key.into(), main, create_revision, version, lease, sub, packed, older: None, cached }
+    }
+
+    #[must_use]
+    pub fn newest(&self) -> Version {
+        let Past { stamp, packed } = self.newest_past();
+        let (live, size) = (packed & 1 == 1, packed >> 1);
+        let Self { create_revision, version, lease, .. } = *self;
+        Version { stamp, size, live, create_revision, version, lease }
+    }
+
+    /// Whether the newest version is no deletion.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.packed & 1 == 1
+    }
+
+    #[must_use]
+    pub fn cached(&self) -> Option<&Bytes> {
+        self.cached.as_deref()
+    }
+
+    pub fn forget_cached(&mut self) -> Option<Bytes> {
+        self.cached.take().map(|cached| *cached)
+    }
+
+    fn newest_past(&self) -> Past {
+        Past { stamp: Stamp { main: self.main, sub: self.sub }, packed: self.packed }
     }
 
     /// Adds a newer version and returns what was cached for the one before.
     pub fn push(&mut self, newest: Version, cached: Option<Bytes>) -> Option<Bytes> {
-        assert!(newest.stamp > self.newest.stamp, "versions of a key are recorded in order");
-        let past = Past::of(&mem::replace(&mut self.newest, newest));
+        let past = self.newest_past();
+        assert!(newest.stamp > past.stamp, "versions of a key are recorded in order");
         self.older.get_or_insert_default().0.push(past);
-        mem::replace(&mut self.cached, cached)
+        let Version { stamp: Stamp { main, sub }, create_revision, version, lease, .. } = newest;
+        (self.main, self.sub, self.packed) = (main, sub, pack(&newest));
+        (self.create_revision, self.version, self.lease) = (create_revision, version, lease);
+        mem::replace(&mut self.cached, cached.map(Box::new)).map(|cached| *cached)
     }
 
     /// The version that was current at `revision`, deleted or not.
     #[must_use]
     pub fn at(&self, revision: i64) -> Option<Past> {
-        if self.newest.stamp.main <= revision {
-            return Some(Past::of(&self.newest));
+        if self.main <= revision {
+            return Some(self.newest_past());
         }
         let older = &self.older.as_ref()?.0;
         let after = older.partition_point(|past| past.stamp.main <= revision);
@@ -93,7 +131,7 @@ impl Entry {
         if let Some(older) = &mut self.older {
             let history = &mut older.0;
             let visible = history.partition_point(|past| past.stamp.main <= floor);
-            let newest_visible = self.newest.stamp.main <= floor;
+            let newest_visible = self.main <= floor;
             // The newest version at or below the floor stays if it is live; it is the last of the visible ones, unless
             // the newest of all is visible too and hides it.
             let keep_last = !newest_visible
@@ -106,10 +144,10 @@ impl Entry {
                 history.shrink_to_fit();
             }
         }
-        let dead = !self.newest.live && self.newest.stamp.main < floor;
+        let dead = !self.is_live() && self.main < floor;
         if dead {
             assert!(self.older.is_none(), "nothing is newer than the newest version");
-            removed.push(Past::of(&self.newest));
+            removed.push(self.newest_past());
         }
         !dead
     }

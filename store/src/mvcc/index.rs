@@ -147,7 +147,7 @@ impl Index {
                 let entries = staged.into_iter().filter_map(|key| self.tree.get(key));
                 let (mut now, mut then) = (0, 0);
                 for entry in entries {
-                    now += usize::from(entry.newest.live);
+                    now += usize::from(entry.is_live());
                     then += usize::from(entry.live_at(revision));
                 }
                 Some(self.tree.count(start, end) + then - now)
@@ -196,7 +196,7 @@ impl Index {
         while self.cached_bytes > target {
             let cached_bytes = &mut self.cached_bytes;
             let next = self.tree.retain_leaf(&self.hand, &mut |entry| {
-                *cached_bytes -= entry.cached.take().map_or(0, |record| record.len());
+                *cached_bytes -= entry.forget_cached().map_or(0, |record| record.len());
                 true
             });
             self.hand = next.unwrap_or_default();
@@ -205,10 +205,10 @@ impl Index {
 }
 
 fn locate(entry: &Entry, at: At, bare: bool) -> Option<Located> {
-    let newest = &entry.newest;
+    let newest = entry.newest();
     if at == At::Newest || matches!(at, At::Revision(revision) if newest.stamp.main <= revision) {
-        return newest.live.then(|| match (&entry.cached, bare) {
-            (_, true) => Located::Bare(bare_kv(&entry.key, newest)),
+        return newest.live.then(|| match (entry.cached(), bare) {
+            (_, true) => Located::Bare(bare_kv(&entry.key, &newest)),
             (Some(record), false) => Located::Cached(record.clone()),
             (None, false) => Located::Stored(newest.stamp),
         });

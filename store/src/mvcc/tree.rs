@@ -9,6 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 
 use super::entry::{Entry, Version};
+use super::heads::Heads;
 
 const LEAF_ENTRIES_MAX: usize = 48;
 const INNER_CHILDREN_MAX: usize = 48;
@@ -17,13 +18,21 @@ const LEAF_GROWTH: usize = 6;
 
 #[derive(Debug)]
 enum Node {
-    Leaf(Vec<Entry>),
+    Leaf(Leaf),
     Inner(Inner),
 }
 
-/// `separators[i]` is above every key of `children[i]` and not above any key of `children[i + 1]`.
+/// `heads` are those of the entries' keys.
+#[derive(Debug, Default)]
+struct Leaf {
+    heads: Heads,
+    entries: Vec<Entry>,
+}
+
+/// `separators[i]` is above every key of `children[i]` and not above any key of `children[i + 1]`; `heads` are theirs.
 #[derive(Debug, Default)]
 struct Inner {
+    heads: Heads,
     separators: Vec<Box<[u8]>>,
     children: Vec<Child>,
 }
@@ -56,7 +65,7 @@ struct Recorded {
 
 impl Default for Tree {
     fn default() -> Self {
-        Self { root: Node::Leaf(Vec::new()), live: 0 }
+        Self { root: Node::empty(), live: 0 }
     }
 }
 
@@ -72,9 +81,7 @@ impl Tree {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(entries) => {
-                    return entries.binary_search_by(|e| (*e.key).cmp(key)).ok().map(|i| &entries[i]);
-                }
+                Node::Leaf(leaf) => return leaf.search(key).ok().map(|index| &leaf.entries[index]),
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
             }
         }
@@ -85,9 +92,9 @@ impl Tree {
         let Recorded { previous, split } = self.root.record(key, version, cached);
         self.live = adjusted(self.live, &previous, &version);
         if let Some((separator, right)) = split {
-            let left = std::mem::replace(&mut self.root, Node::Leaf(Vec::new()));
+            let left = std::mem::replace(&mut self.root, Node::empty());
             let children = [left, right].map(|node| Child { live: node.live(), node: Box::new(node) });
-            self.root = Node::Inner(Inner { separators: vec![separator], children: children.into() });
+            self.root = Node::Inner(Inner::new(vec![separator], children.into()));
         }
         previous
     }
@@ -119,7 +126,7 @@ impl Tree {
         let next = self.root.retain_leaf(from, keep);
         while let Node::Inner(inner) = &mut self.root {
             match inner.children.len() {
-                0 => self.root = Node::Leaf(Vec::new()),
+                0 => self.root = Node::empty(),
                 1 => self.root = *inner.children.remove(0).node,
                 _ => break,
             }
@@ -134,9 +141,68 @@ fn adjusted(live: usize, previous: &Previous, version: &Version) -> usize {
     live + usize::from(version.live) - was
 }
 
+impl Leaf {
+    fn new(entries: Vec<Entry>) -> Self {
+        let heads = Heads::of(entries.len(), |index| &entries[index].key);
+        Self { heads, entries }
+    }
+
+    fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.heads.search(key, |index| &self.entries[index].key)
+    }
+
+    /// The first entry whose key is not less than `key`.
+    fn lower_bound(&self, key: &[u8]) -> usize {
+        self.search(key).unwrap_or_else(|index| index)
+    }
+
+    fn record(&mut self, key: &[u8], version: Version, cached: Option<Bytes>) -> Recorded {
+        match self.search(key) {
+            Ok(index) => {
+                let entry = &mut self.entries[index];
+                let previous = Previous { version: Some(entry.newest()), cached: entry.push(version, cached) };
+                Recorded { previous, split: None }
+            }
+            Err(index) => {
+                let entries = &mut self.entries;
+                if entries.len() == entries.capacity() {
+                    entries.reserve_exact(LEAF_GROWTH);
+                }
+                entries.insert(index, Entry::new(key, version, cached));
+                self.heads.insert(index, entries.len(), LEAF_GROWTH, |index| &entries[index].key);
+                Recorded { previous: Previous::default(), split: self.split_if_full(index) }
+            }
+        }
+    }
+
+    /// Where keys arrive in order, or nearly so because several clients write them, the left part stays nearly full.
+    fn split_if_full(&mut self, inserted: usize) -> Option<(Box<[u8]>, Node)> {
+        let len = self.entries.len();
+        if len <= LEAF_ENTRIES_MAX {
+            return None;
+        }
+        let at = match inserted {
+            last if last + 1 == len => last,
+            late if late > len * 3 / 4 => len * 7 / 8,
+            _ => len / 2,
+        };
+        let mut left = std::mem::take(&mut self.entries);
+        let right = Leaf::new(left.split_off(at));
+        left.shrink_to_fit();
+        *self = Leaf::new(left);
+        Some((right.entries[0].key.clone(), Node::Leaf(right)))
+    }
+}
+
 impl Inner {
+    fn new(separators: Vec<Box<[u8]>>, children: Vec<Child>) -> Self {
+        let heads = Heads::of(separators.len(), |index| &separators[index]);
+        Self { heads, separators, children }
+    }
+
     fn child_of(&self, key: &[u8]) -> usize {
-        self.separators.partition_point(|separator| **separator <= *key)
+        // A key that is a separator itself is in the child on its right.
+        self.heads.search(key, |index| &self.separators[index]).map_or_else(|index| index, |index| index + 1)
     }
 
     fn record(&mut self, key: &[u8], version: Version, cached: Option<Bytes>) -> Recorded {
@@ -147,7 +213,9 @@ impl Inner {
         if let Some((separator, right)) = split {
             let live = right.live();
             child.live -= live;
-            self.separators.insert(index, separator);
+            let separators = &mut self.separators;
+            separators.insert(index, separator);
+            self.heads.insert(index, separators.len(), LEAF_GROWTH, |index| &separators[index]);
             self.children.insert(index + 1, Child { live, node: Box::new(right) });
         }
         Recorded { previous, split: self.split_if_full(index + 1) }
@@ -159,16 +227,18 @@ impl Inner {
             return None;
         }
         let at = if inserted + 1 >= self.children.len() { self.children.len() - 2 } else { self.children.len() / 2 };
-        let children = self.children.split_off(at);
-        let separators = self.separators.split_off(at);
-        let separator = self.separators.pop().expect("one separator between two children");
-        Some((separator, Node::Inner(Inner { separators, children })))
+        let Self { mut separators, mut children, .. } = std::mem::take(self);
+        let right = Self::new(separators.split_off(at), children.split_off(at));
+        let separator = separators.pop().expect("one separator between two children");
+        *self = Self::new(separators, children);
+        Some((separator, Node::Inner(right)))
     }
 
     fn remove(&mut self, index: usize) {
         self.children.remove(index);
         if !self.separators.is_empty() {
             self.separators.remove(index.saturating_sub(1));
+            self.heads.remove(index.saturating_sub(1));
         }
     }
 
@@ -178,7 +248,7 @@ impl Inner {
             return;
         }
         let fits = match (&*self.children[index].node, &*self.children[index + 1].node) {
-            (Node::Leaf(left), Node::Leaf(right)) => left.len() + right.len() <= LEAF_ENTRIES_MAX / 2,
+            (Node::Leaf(left), Node::Leaf(right)) => left.entries.len() + right.entries.len() <= LEAF_ENTRIES_MAX / 2,
             (Node::Inner(left), Node::Inner(right)) => {
                 left.children.len() + right.children.len() <= INNER_CHILDREN_MAX / 2
             }
@@ -189,14 +259,21 @@ impl Inner {
         }
         let right = self.children.remove(index + 1);
         let separator = self.separators.remove(index);
+        self.heads.remove(index);
         let left = &mut self.children[index];
         left.live += right.live;
         match (&mut *left.node, *right.node) {
-            (Node::Leaf(left), Node::Leaf(mut right)) => left.append(&mut right),
+            (Node::Leaf(left), Node::Leaf(mut right)) => {
+                let mut entries = std::mem::take(&mut left.entries);
+                entries.append(&mut right.entries);
+                *left = Leaf::new(entries);
+            }
             (Node::Inner(left), Node::Inner(mut right)) => {
-                left.separators.push(separator);
-                left.separators.append(&mut right.separators);
-                left.children.append(&mut right.children);
+                let Inner { mut separators, mut children, .. } = std::mem::take(left);
+                separators.push(separator);
+                separators.append(&mut right.separators);
+                children.append(&mut right.children);
+                *left = Inner::new(separators, children);
             }
             _ => unreachable!("all leaves are equally deep"),
         }
@@ -204,49 +281,41 @@ impl Inner {
 }
 
 impl Node {
+    fn empty() -> Self {
+        Self::Leaf(Leaf::default())
+    }
+
     fn live(&self) -> usize {
         match self {
-            Self::Leaf(entries) => entries.iter().filter(|entry| entry.newest.live).count(),
+            Self::Leaf(leaf) => leaf.entries.iter().filter(|entry| entry.is_live()).count(),
             Self::Inner(inner) => inner.children.iter().map(|child| child.live).sum(),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Self::Leaf(entries) => entries.is_empty(),
+            Self::Leaf(leaf) => leaf.entries.is_empty(),
             Self::Inner(inner) => inner.children.is_empty(),
         }
     }
 
     fn record(&mut self, key: &[u8], version: Version, cached: Option<Bytes>) -> Recorded {
-        let entries = match self {
-            Self::Leaf(entries) => entries,
-            Self::Inner(inner) => return inner.record(key, version, cached),
-        };
-        match entries.binary_search_by(|entry| (*entry.key).cmp(key)) {
-            Ok(index) => {
-                let entry = &mut entries[index];
-                let previous = Previous { version: Some(entry.newest), cached: entry.push(version, cached) };
-                Recorded { previous, split: None }
-            }
-            Err(index) => {
-                if entries.len() == entries.capacity() {
-                    entries.reserve_exact(LEAF_GROWTH);
-                }
-                entries.insert(index, Entry::new(key, version, cached));
-                Recorded { previous: Previous::default(), split: split_leaf_if_full(entries, index) }
-            }
+        match self {
+            Self::Leaf(leaf) => leaf.record(key, version, cached),
+            Self::Inner(inner) => inner.record(key, version, cached),
         }
     }
 
     /// Live keys below `key`, or up to and with it.
     fn live_below(&self, key: &[u8], inclusive: bool) -> usize {
         match self {
-            Self::Leaf(entries) => entries
-                .iter()
-                .take_while(|entry| *entry.key < *key || (inclusive && *entry.key == *key))
-                .filter(|entry| entry.newest.live)
-                .count(),
+            Self::Leaf(leaf) => {
+                let end = match leaf.search(key) {
+                    Ok(index) => index + usize::from(inclusive),
+                    Err(index) => index,
+                };
+                leaf.entries[..end].iter().filter(|entry| entry.is_live()).count()
+            }
             Self::Inner(inner) => {
                 let index = inner.child_of(key);
                 let left: usize = inner.children[..index].iter().map(|child| child.live).sum();
@@ -262,9 +331,9 @@ impl Node {
         visit: &mut dyn FnMut(&'a Entry) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         match self {
-            Self::Leaf(entries) => {
-                let first = start.map_or(0, |start| entries.partition_point(|entry| *entry.key < *start));
-                for entry in &entries[first..] {
+            Self::Leaf(leaf) => {
+                let first = start.map_or(0, |start| leaf.lower_bound(start));
+                for entry in &leaf.entries[first..] {
                     let inside = match end {
                         Bound::Unbounded => true,
                         Bound::Excluded(end) => *entry.key < *end,
@@ -289,12 +358,16 @@ impl Node {
 
     fn retain_leaf(&mut self, from: &[u8], keep: &mut dyn FnMut(&mut Entry) -> bool) -> Option<Box<[u8]>> {
         match self {
-            Self::Leaf(entries) => {
-                entries.retain_mut(|entry| {
+            Self::Leaf(leaf) => {
+                let before = leaf.entries.len();
+                leaf.entries.retain_mut(|entry| {
                     let kept = *entry.key < *from || keep(entry);
-                    assert!(kept || !entry.newest.live, "a live key is never dropped");
+                    assert!(kept || !entry.is_live(), "a live key is never dropped");
                     kept
                 });
+                if leaf.entries.len() < before {
+                    *leaf = Leaf::new(std::mem::take(&mut leaf.entries));
+                }
                 None
             }
             Self::Inner(inner) => {
@@ -310,22 +383,6 @@ impl Node {
             }
         }
     }
-}
-
-/// Where keys arrive in order, or nearly so because several clients write them, the left part stays nearly full.
-fn split_leaf_if_full(entries: &mut Vec<Entry>, inserted: usize) -> Option<(Box<[u8]>, Node)> {
-    let len = entries.len();
-    if len <= LEAF_ENTRIES_MAX {
-        return None;
-    }
-    let at = match inserted {
-        last if last + 1 == len => last,
-        late if late > len * 3 / 4 => len * 7 / 8,
-        _ => len / 2,
-    };
-    let right = entries.split_off(at);
-    entries.shrink_to_fit();
-    Some((right[0].key.clone(), Node::Leaf(right)))
 }
 
 #[cfg(test)]
@@ -354,7 +411,7 @@ mod tests {
     fn prune(tree: &mut Tree) {
         let mut next = Some(Box::from(&b""[..]));
         while let Some(from) = next {
-            next = tree.retain_leaf(&from, &mut |entry| entry.newest.live);
+            next = tree.retain_leaf(&from, &mut |entry| entry.is_live());
         }
     }
 
@@ -369,12 +426,12 @@ mod tests {
         assert_eq!(tree.count(&low, Bound::Excluded(&high)), 8_900);
         assert_eq!(tree.count(&low, Bound::Included(&high)), 8_901);
         assert_eq!(tree.count(&high, Bound::Excluded(&low)), 0);
-        assert_eq!(tree.get(&low).map(|entry| entry.newest.stamp.main), Some(102));
+        assert_eq!(tree.get(&low).map(|entry| entry.newest().stamp.main), Some(102));
     }
 
     fn leaves(node: &Node, visit: &mut dyn FnMut(&Vec<Entry>)) {
         match node {
-            Node::Leaf(entries) => visit(entries),
+            Node::Leaf(leaf) => visit(&leaf.entries),
             Node::Inner(inner) => inner.children.iter().for_each(|child| leaves(&child.node, visit)),
         }
     }

@@ -156,7 +156,7 @@ impl<'a> Writer<'a> {
 
     fn check_key(&self, request: &pb::PutRequest) -> Result<(), StoreError> {
         let needs_key = request.ignore_value || request.ignore_lease;
-        match needs_key && !self.core.index.read().get(&request.key).is_some_and(|entry| entry.newest.live) {
+        match needs_key && !self.core.index.read().get(&request.key).is_some_and(|entry| entry.is_live()) {
             true => Err(StoreError::KeyNotFound),
             false => Ok(()),
         }
@@ -174,8 +174,8 @@ impl<'a> Writer<'a> {
     fn put(&mut self, request: &pb::PutRequest) -> pb::PutResponse {
         let (current, cached) = {
             let index = self.core.index.read();
-            let live = index.get(&request.key).filter(|entry| entry.newest.live);
-            live.map_or((None, None), |entry| (Some(entry.newest), entry.cached.clone()))
+            let live = index.get(&request.key).filter(|entry| entry.is_live());
+            live.map_or((None, None), |entry| (Some(entry.newest()), entry.cached().cloned()))
         };
         let load = request.prev_kv || request.ignore_value || self.previous_wanted || cached.is_some();
         let previous = current.filter(|_| load).map(|version| match cached {

@@ -259,7 +259,7 @@ fn restore(
         return Err(OpenError::Damaged(format!("a record of revision {} after the mark of {revision}", stamp.main)));
     }
     let (kind, kv) = record::decode(Bytes::copy_from_slice(value)).map_err(damaged)?;
-    let before = index.get(&kv.key).filter(|entry| entry.newest.live).map_or(0, |entry| entry.newest.lease);
+    let before = index.get(&kv.key).filter(|entry| entry.is_live()).map_or(0, |entry| entry.newest().lease);
     if before != 0 {
         leases.detach(LeaseId(before), &kv.key);
     }
