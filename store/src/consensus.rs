@@ -15,6 +15,7 @@ pub mod codec;
 pub mod log_store;
 pub mod rebuild;
 pub mod requests;
+pub mod responder;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;

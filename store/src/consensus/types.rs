@@ -3,24 +3,36 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::alias;
+use openraft::vote::RaftLeaderId;
+use openraft::{OptionalSend, RaftTypeConfig, alias};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::responder::Replier;
 use super::wire;
 use crate::command::Reply;
 use crate::ids::MemberId;
 use crate::wal::EntryId;
 
-openraft::declare_raft_types!(
-    /// The parameters of this store's Raft.
-    pub Types:
-        D = CommandBytes,
-        R = Answer,
-        NodeId = MemberId,
-        Node = Address,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
-);
+/// The parameters of this store's Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = CommandBytes;
+    type R = Answer;
+    type NodeId = MemberId;
+    type Node = Address;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, MemberId>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<CommandBytes, MemberId, Address>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type Responder<T: OptionalSend + 'static> = Replier<T>;
+    type Batch<T: OptionalSend + 'static> = openraft::impls::InlineBatch<T>;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub type LogId = alias::LogIdOf<Types>;
 pub type Vote = alias::VoteOf<Types>;

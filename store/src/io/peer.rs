@@ -25,6 +25,8 @@ pub mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use server::Later;
+
 /// Which connection a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
@@ -123,11 +125,15 @@ pub enum PeerError {
     Refused(String),
 }
 
+/// What a call is answered, or why it is refused.
+pub type Answer = Result<Bytes, String>;
+
 /// The receiving side of calls.
 pub trait Service: Send + Sync + 'static {
     /// Starts a call. The returned future is polled once before the next message of the same connection is looked at, so
-    /// what it does before its first wait happens in the order of the messages.
-    fn call(&self, from: MemberId, kind: Kind, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+    /// what it does before its first wait happens in the order of the messages. It ends without an answer where `later`
+    /// gives one, or where none is needed.
+    fn call(&self, from: MemberId, kind: Kind, body: Bytes, later: Later) -> BoxFuture<'static, Option<Answer>>;
 
     /// `member` connected to this one.
     fn connected(&self, member: MemberId);

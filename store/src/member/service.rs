@@ -12,18 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::barrier::encode_index;
 use super::inner::Inner;
-use super::propose::decode_forward;
 use crate::consensus::state_machine::SnapshotData;
 use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
-use crate::io::peer::{Kind, Service};
+use crate::io::peer::{Answer, Kind, Later, Service};
 use crate::limits;
 use crate::membership::join::Roster;
 use crate::metrics::PeerTraffic;
-
-type Answer = Result<Bytes, String>;
 
 /// What another member remembers of one that asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +34,15 @@ pub(super) enum Standing {
 pub(super) struct PeerService(pub(super) Weak<Inner>);
 
 impl Service for PeerService {
-    fn call(&self, from: MemberId, kind: Kind, body: Bytes) -> BoxFuture<'static, Answer> {
-        match self.0.upgrade() {
-            Some(inner) => inner.call(from, kind, body).boxed(),
-            None => futures::future::ready(Err("stopped".to_owned())).boxed(),
+    fn call(&self, from: MemberId, kind: Kind, body: Bytes, later: Later) -> BoxFuture<'static, Option<Answer>> {
+        let Some(inner) = self.0.upgrade() else {
+            return futures::future::ready(Some(Err("stopped".to_owned()))).boxed();
+        };
+        // The frequent ones on their own: one future for all kinds is as large as the largest of them.
+        match kind {
+            Kind::Append => async move { Some(inner.append(body).await) }.boxed(),
+            Kind::Propose => async move { inner.propose_for(body, later).await }.boxed(),
+            _ => async move { Some(inner.call(from, kind, body).await) }.boxed(),
         }
     }
 
@@ -87,12 +89,7 @@ fn encoded<T: serde::Serialize>(answer: &T) -> Bytes {
 impl Inner {
     async fn call(self: Arc<Self>, from: MemberId, kind: Kind, body: Bytes) -> Answer {
         match kind {
-            Kind::Append => {
-                let request = wire::decode_append(body).map_err(text)?;
-                self.heard_from(&request.vote);
-                let response = self.raft.append_entries(request).await.map_err(text)?;
-                Ok(wire::encode_append_response(&response))
-            }
+            Kind::Append | Kind::Propose => unreachable!("they are taken apart above"),
             Kind::Vote => {
                 let request = codec::decode(&body).map_err(text)?;
                 Ok(encoded(&self.raft.vote(request).await.map_err(text)?))
@@ -106,10 +103,6 @@ impl Inner {
                 Ok(encoded(&self.raft.handle_transfer_leader(request).await.map_err(text)?))
             }
             Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotEnd => self.take_snapshot(from, kind, body).await,
-            Kind::Propose => {
-                let (leader, command) = decode_forward(body).ok_or("a forwarded proposal that ends early")?;
-                Ok(self.propose_for(leader, command).await.encode())
-            }
             Kind::ReadIndex => match self.read_index().await {
                 Some(index) => Ok(encode_index(index)),
                 None => Err("not the leader".to_owned()),
@@ -122,6 +115,13 @@ impl Inner {
             Kind::HashKv => self.answer_digest(body).await,
             Kind::Version => Ok(Bytes::from_static(crate::edge::ETCD_VERSION.as_bytes())),
         }
+    }
+
+    async fn append(&self, body: Bytes) -> Answer {
+        let request = wire::decode_append(body).map_err(text)?;
+        self.heard_from(&request.vote);
+        let response = self.raft.append_entries(request).await.map_err(text)?;
+        Ok(wire::encode_append_response(&response))
     }
 
     /// The members for one that wants to join: it was added a moment ago, so what is known here may be too old.

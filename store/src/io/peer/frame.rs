@@ -11,7 +11,10 @@ use crate::limits::PEER_FRAME_BYTES_MAX;
 const HEADER: usize = 13;
 /// A body of this size is written from where it is; smaller ones are gathered into one write.
 const GATHER_MAX: usize = 32 << 10;
+/// The buffer that frames are read into, one after the other. What is taken out of it keeps all of it: the next one is begun
+/// only when hardly any room is left.
 const READ_CHUNK: usize = 64 << 10;
+const READ_LEAST: usize = 4 << 10;
 
 /// A message or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +48,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = take(&mut self.buffer)? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_CHUNK);
+            if self.buffer.capacity() - self.buffer.len() < READ_LEAST {
+                self.buffer.reserve(READ_CHUNK);
+            }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),

@@ -1,18 +1,22 @@
 //! The receiving side: accepts members, runs their calls, answers as they finish.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use prometheus::IntCounter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{DONE, REFUSED};
 use super::frame::{Frame, FrameReader, write_frames};
 use super::handshake::{self, Caller};
-use super::{Identity, Kind, Service, VISITOR, pages};
+use super::{Answer, Identity, Kind, Service, VISITOR, pages};
 use crate::io::network::{Listener, Stream};
 use crate::limits::{PEER_ACCEPT_PAUSE, PEER_CALLS_RUNNING, PEER_CALLS_WAITING, PEER_CONNECT_TIMEOUT};
 use crate::metrics::PeerTraffic;
@@ -78,6 +82,48 @@ async fn receive(mut stream: Box<dyn Stream>, from: &str, me: Identity, service:
     }
 }
 
+/// Gives the answer to one call at another time, or never.
+pub struct Later {
+    number: u64,
+    out: mpsc::Sender<Frame>,
+    sent: IntCounter,
+}
+
+impl Later {
+    pub fn answer(self, answer: Answer) {
+        // The queue is longer than the calls that may run: it is full, or gone, where the caller reads nothing any more.
+        let _ = send(&self.out, &self.sent, frame(self.number, answer));
+    }
+}
+
+fn frame(number: u64, answer: Answer) -> Frame {
+    match answer {
+        Ok(body) => Frame { tag: DONE, number, body },
+        Err(reason) => Frame { tag: REFUSED, number, body: reason.into_bytes().into() },
+    }
+}
+
+fn send(out: &mpsc::Sender<Frame>, sent: &IntCounter, answer: Frame) -> io::Result<()> {
+    sent.inc_by(answer.wire_bytes());
+    // The queue is longer than the calls that may run: only a caller that reads nothing fills it.
+    out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))
+}
+
+/// A call that could not be answered at once.
+struct Running {
+    number: u64,
+    call: BoxFuture<'static, Option<Answer>>,
+}
+
+impl Future for Running {
+    type Output = Option<Frame>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let answer = ready!(self.call.as_mut().poll(context));
+        Poll::Ready(answer.map(|answer| frame(self.number, answer)))
+    }
+}
+
 async fn run_calls(
     stream: Box<dyn Stream>,
     member: crate::ids::MemberId,
@@ -89,15 +135,16 @@ async fn run_calls(
     let (out, queue) = mpsc::channel(PEER_CALLS_WAITING);
     let writer = write_frames(write, queue);
     tokio::pin!(writer);
-    let mut running: FuturesUnordered<BoxFuture<'static, Frame>> = FuturesUnordered::new();
+    let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
+    let sent = &traffic.sent_bytes;
     loop {
         tokio::select! {
             biased;
             written = &mut writer => return written,
             Some(answer) = running.next(), if !running.is_empty() => {
-                // The queue is longer than the calls that may run: only a caller that reads nothing fills it.
-                traffic.sent_bytes.inc_by(answer.wire_bytes());
-                out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
+                if let Some(answer) = answer {
+                    send(&out, sent, answer)?;
+                }
             }
             frame = frames.next(), if running.len() < PEER_CALLS_RUNNING => {
                 let Some(frame) = frame? else { return Ok(()) };
@@ -112,20 +159,13 @@ async fn run_calls(
                 if member == VISITOR.member && kind != Kind::Roster {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a visitor may only ask for the members"));
                 }
-                let call = service.call(member, kind, body);
-                let mut answer: BoxFuture<'static, Frame> = Box::pin(async move {
-                    match call.await {
-                        Ok(body) => Frame { tag: DONE, number, body },
-                        Err(reason) => Frame { tag: REFUSED, number, body: reason.into_bytes().into() },
-                    }
-                });
+                let later = Later { number, out: out.clone(), sent: sent.clone() };
+                let mut call = Running { number, call: service.call(member, kind, body, later) };
                 // Once before the next frame is read: appends reach Raft in their order.
-                match futures::poll!(&mut answer) {
-                    std::task::Poll::Ready(answer) => {
-                        traffic.sent_bytes.inc_by(answer.wire_bytes());
-                        out.try_send(answer).map_err(|_| io::Error::other("the member does not read its answers"))?;
-                    }
-                    std::task::Poll::Pending => running.push(answer),
+                match futures::poll!(&mut call) {
+                    Poll::Ready(Some(answer)) => send(&out, sent, answer)?,
+                    Poll::Ready(None) => {}
+                    Poll::Pending => running.push(call),
                 }
             }
         }

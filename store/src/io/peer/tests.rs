@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Clients};
-use super::{Identity, Kind, Lane, PeerError, Service, server};
+use super::{Answer, Identity, Kind, Lane, Later, PeerError, Service, server};
 use crate::consensus::types::Address;
 use crate::ids::{ClusterId, MemberId};
 use crate::io::network::{Network, Tcp};
@@ -26,17 +26,17 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn call(&self, _from: MemberId, kind: Kind, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn call(&self, _from: MemberId, kind: Kind, body: Bytes, _later: Later) -> BoxFuture<'static, Option<Answer>> {
         let release = self.release.clone();
         async move {
-            match kind {
+            Some(match kind {
                 Kind::Append => {
                     release.notified().await;
                     Ok(body)
                 }
                 Kind::Vote => Err("no".to_owned()),
                 _ => Ok(body),
-            }
+            })
         }
         .boxed()
     }
