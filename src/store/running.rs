@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kontiki_store::config::listen::{Listener, Serves};
 use kontiki_store::config::url::Address;
 use kontiki_store::config::{StoreConfig, StoreSettings, dump};
-use kontiki_store::edge::{self, EdgeConfig};
+use kontiki_store::edge;
 use kontiki_store::io::serve::{ServeOptions, Socket, serve};
 use kontiki_store::io::tls::{self, Certificates, Doorman};
 use kontiki_store::member::Member;
@@ -56,10 +56,17 @@ impl Running {
         for (listener, socket) in sockets {
             say_serving(&listener);
             addresses.push(listener.address.to_string());
-            let router = router(listener.serves, &member, &config.edge);
             let options = ServeOptions { http2_only: listener.serves == Serves::Grpc, ..config.serve };
             let doorman = Doorman { plaintext: listener.plaintext, tls: certificates.clone().filter(|_| listener.tls) };
-            serving.push(tokio::spawn(serve(socket, doorman, router, options, stop.clone())));
+            let (member, edge, stop) = (member.clone(), config.edge.clone(), stop.clone());
+            serving.push(match listener.serves {
+                Serves::GrpcAndHttp => tokio::spawn(serve(socket, doorman, edge::surface(member, edge), options, stop)),
+                Serves::Grpc => tokio::spawn(serve(socket, doorman, edge::grpc_surface(member, edge), options, stop)),
+                Serves::Http => tokio::spawn(serve(socket, doorman, edge::http_router(member, edge), options, stop)),
+                Serves::Metrics => {
+                    tokio::spawn(serve(socket, doorman, edge::metrics_router(member, edge), options, stop))
+                }
+            });
         }
         tokio::spawn(announce(member.clone(), me, addresses));
         Ok(Self { member, name, serving, stop })
@@ -73,13 +80,7 @@ impl Running {
             () = self.member.removed() => {}
         }
         tracing::info!(name = self.name, "closing etcd server");
-        let leadership = *self.member.leadership().borrow();
-        if leadership.is_self
-            && let Err(error) = self.member.transfer_leadership(None).await
-        {
-            // A member alone has nobody to hand over to; the others elect a leader without it otherwise.
-            tracing::debug!(%error, "leadership was not handed over");
-        }
+        self.member.hand_over().await;
         self.stop.cancel();
         for serving in self.serving {
             // A task that panicked has been logged; there is nothing left to wait for.
@@ -110,16 +111,6 @@ fn listen(address: &Address, reuse_port: bool) -> Result<Socket> {
     match address {
         Address::Tcp(address) => Socket::tcp(*address, reuse_port).map_err(|error| net::cannot_listen(*address, error)),
         Address::Unix(path) => Socket::unix(path).with_context(|| format!("cannot listen on {}", path.display())),
-    }
-}
-
-fn router(serves: Serves, member: &Member, config: &EdgeConfig) -> axum::Router {
-    let (member, config) = (member.clone(), config.clone());
-    match serves {
-        Serves::GrpcAndHttp => edge::router(member, config),
-        Serves::Grpc => edge::grpc(member, config).into_axum_router(),
-        Serves::Http => edge::http_router(member, config),
-        Serves::Metrics => edge::metrics_router(member, config),
     }
 }
 

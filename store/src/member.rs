@@ -79,7 +79,7 @@ pub struct Peer {
     pub peer_urls: Vec<String>,
 }
 
-/// Raft's clocks, and what depends on them. The defaults detect a dead leader within 0.4 s on one small machine.
+/// Raft's clocks, and what depends on them. The defaults detect a silent leader within 0.35 s on one small machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub heartbeat: Duration,
@@ -94,9 +94,9 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(40),
-            election_min: Duration::from_millis(120),
-            election_max: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(30),
+            election_min: Duration::from_millis(50),
+            election_max: Duration::from_millis(160),
             request: limits::REQUEST_TIMEOUT,
         }
     }
@@ -425,6 +425,11 @@ impl Member {
     /// `NotLeader` on a follower, `BadLeaderTransferee` for an unknown member, `Timeout` when it did not happen.
     pub async fn transfer_leadership(&self, to: Option<MemberId>) -> Result<(), StoreError> {
         self.inner.transfer_leadership(to).await
+    }
+
+    /// The first step of stopping: gives leadership away, if this member has it, and campaigns no more.
+    pub async fn hand_over(&self) {
+        self.inner.hand_over().await;
     }
 
     /// A consistent copy of what this member has applied, made of hard links; it goes away with its handle.

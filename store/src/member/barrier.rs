@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use openraft::ReadPolicy;
 use tokio::time::{Instant, timeout_at};
 
-use super::inner::Inner;
+use super::inner::{Inner, Leader};
 use crate::consensus::types::LogId;
 use crate::error::StoreError;
 use crate::io::peer::{Kind, Lane};
@@ -51,7 +51,11 @@ impl Inner {
         let mut progress = self.progress.clone();
         loop {
             let attempt = deadline.min(Instant::now() + READ_INDEX_TIMEOUT);
-            let asked = self.ask_read_index(attempt).await;
+            let leader = self.leader();
+            let asked = match leader {
+                Some(leader) => self.ask_read_index(leader, attempt).await,
+                None => None,
+            };
             if asked.is_none() && Instant::now() >= attempt {
                 self.metrics.server.slow_read_indexes.inc();
             }
@@ -62,12 +66,11 @@ impl Inner {
                     Err(_) => Err(StoreError::Timeout),
                 };
             }
-            self.wait_for_leader(deadline).await?;
+            self.wait_for_leader(leader, deadline).await?;
         }
     }
 
-    async fn ask_read_index(&self, attempt: Instant) -> Option<u64> {
-        let leader = self.leader()?;
+    async fn ask_read_index(&self, leader: Leader, attempt: Instant) -> Option<u64> {
         if leader.is_self {
             return timeout_at(attempt, self.read_index()).await.ok().flatten();
         }

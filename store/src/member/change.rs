@@ -85,14 +85,15 @@ impl Inner {
         let strict = self.config.membership.strict_reconfig_check;
         let deadline = self.deadline();
         loop {
-            let verdict = match self.leader() {
+            let leader = self.leader();
+            let verdict = match leader {
                 None => None,
                 Some(leader) if leader.is_self => self.check_change(wish, strict),
                 Some(leader) => self.ask_leader(leader.member, wish, strict, deadline).await,
             };
             match verdict {
                 Some(verdict) => return verdict,
-                None => self.wait_for_leader(deadline).await?,
+                None => self.wait_for_leader(leader, deadline).await?,
             }
         }
     }

@@ -75,8 +75,7 @@ pub(super) struct Leader {
 
 impl Inner {
     pub(super) fn leader(&self) -> Option<Leader> {
-        let Leadership { leader, term, is_self } = *self.leadership.borrow();
-        leader.map(|member| Leader { member, id: LeaderId { term: term.0, node_id: member }, is_self })
+        named(&self.leadership.borrow())
     }
 
     /// When a request that starts now gives up.
@@ -105,18 +104,21 @@ impl Inner {
         known.or_else(|| Some(Address { peer_urls: self.config.peers.get(&member)?.peer_urls.clone() }))
     }
 
-    /// Waits for another leader, or for a moment where the same one may have become able.
+    /// Waits for another leader than the one that was `tried`, or for a moment where the same one may have become able.
     ///
     /// # Errors
     /// `Timeout` after `deadline`, `Stopped` when this member stops.
-    pub(super) async fn wait_for_leader(&self, deadline: Instant) -> Result<(), StoreError> {
+    pub(super) async fn wait_for_leader(&self, tried: Option<Leader>, deadline: Instant) -> Result<(), StoreError> {
         if Instant::now() >= deadline {
             return Err(StoreError::Timeout);
         }
         let mut leadership = self.leadership.clone();
-        leadership.mark_unchanged();
         tokio::select! {
-            changed = leadership.changed() => changed.map_err(|_| StoreError::Stopped),
+            // It may be known already: a refusal and the news of another leader come by different ways.
+            changed = leadership.wait_for(|now| named(now) != tried) => match changed {
+                Ok(_) => Ok(()),
+                Err(_) => Err(StoreError::Stopped),
+            },
             () = tokio::time::sleep(LEADER_RETRY_PAUSE) => Ok(()),
             () = self.stop.cancelled() => Err(StoreError::Stopped),
         }
@@ -143,6 +145,11 @@ impl Inner {
             _ = leadership.wait_for(|now| now.leader != Some(leader.member)) => None,
         }
     }
+}
+
+fn named(leadership: &Leadership) -> Option<Leader> {
+    let Leadership { leader, term, is_self } = *leadership;
+    leader.map(|member| Leader { member, id: LeaderId { term: term.0, node_id: member }, is_self })
 }
 
 /// What is left until `deadline`.

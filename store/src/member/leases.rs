@@ -149,7 +149,8 @@ impl Inner {
     async fn ask_primary(self: &Arc<Self>, kind: Kind, lease: LeaseId) -> Result<Option<TimeToLive>, StoreError> {
         let deadline = self.deadline();
         loop {
-            let answer = match self.leader() {
+            let leader = self.leader();
+            let answer = match leader {
                 None => None,
                 Some(leader) if leader.is_self => Some(self.answer_for_leases(kind, lease).await),
                 Some(leader) => match self.client(leader.member, Lane::Control) {
@@ -164,7 +165,7 @@ impl Inner {
             match answer.map_or(Lease::NotPrimary, decode) {
                 Lease::Found(times) => return Ok(Some(times)),
                 Lease::Missing => return Ok(None),
-                Lease::NotPrimary => self.wait_for_leader(deadline).await?,
+                Lease::NotPrimary => self.wait_for_leader(leader, deadline).await?,
             }
         }
     }

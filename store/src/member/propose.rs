@@ -7,7 +7,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::errors::ClientWriteError;
-use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,11 +16,12 @@ use super::inner::{Inner, Leader, until};
 use crate::auth::Caller;
 use crate::command::{Command, Reply};
 use crate::consensus::requests::Request;
+use crate::consensus::responder::Replier;
 use crate::consensus::types::{CommandBytes, LeaderId, Types};
 use crate::error::StoreError;
 use crate::ids::MemberId;
 use crate::io::clock::Stopwatch;
-use crate::io::peer::{Kind, Lane, PeerError};
+use crate::io::peer::{Answer, Kind, Lane, Later, PeerError};
 use crate::limits::PROPOSALS_MAX;
 
 enum Attempt {
@@ -28,19 +30,27 @@ enum Attempt {
     Unknown,
 }
 
-/// What became of a forwarded proposal, as the leader says it.
+/// What became of a forwarded proposal that was not applied. Of one that was, its proposer learns from its own state, and
+/// nothing is sent back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forwarded {
-    /// Applied; the proposer learns the reply from its own state.
-    Applied,
     Rejected,
     Unknown,
 }
 
 impl Forwarded {
-    pub(super) fn encode(self) -> Bytes {
+    fn of(result: Option<ClientWriteResult<Types>>) -> Option<Self> {
+        match result {
+            Some(Ok(_)) => None,
+            Some(Err(ClientWriteError::ForwardToLeader(_))) => Some(Self::Rejected),
+            // Raft stops, or another leader's entry took its place.
+            None | Some(Err(ClientWriteError::LogEntryDiscarded(_))) => Some(Self::Unknown),
+            Some(Err(error)) => unreachable!("a command is not a membership change: {error}"),
+        }
+    }
+
+    fn encode(self) -> Bytes {
         Bytes::from_static(match self {
-            Self::Applied => &[0],
             Self::Rejected => &[1],
             Self::Unknown => &[2],
         })
@@ -48,7 +58,6 @@ impl Forwarded {
 
     fn decode(bytes: &[u8]) -> Self {
         match bytes {
-            [0] => Self::Applied,
             [1] => Self::Rejected,
             _ => Self::Unknown,
         }
@@ -64,7 +73,7 @@ pub(super) fn encode_forward(leader: LeaderId, command: &CommandBytes) -> Bytes 
     body.freeze()
 }
 
-pub(super) fn decode_forward(mut body: Bytes) -> Option<(LeaderId, CommandBytes)> {
+fn decode_forward(mut body: Bytes) -> Option<(LeaderId, CommandBytes)> {
     if body.len() < 16 {
         return None;
     }
@@ -93,7 +102,7 @@ impl Inner {
         let mut request = self.requests.register(caller, command);
         loop {
             let Some(leader) = self.leader() else {
-                self.wait_for_leader(deadline).await?;
+                self.wait_for_leader(None, deadline).await?;
                 continue;
             };
             let attempt = match leader.is_self {
@@ -102,7 +111,7 @@ impl Inner {
             };
             match attempt {
                 Attempt::Answered(reply) => return reply,
-                Attempt::Rejected => self.wait_for_leader(deadline).await?,
+                Attempt::Rejected => self.wait_for_leader(Some(leader), deadline).await?,
                 Attempt::Unknown => {
                     if let Some(reply) = self.resolve(&mut request, leader.id, deadline).await {
                         return reply;
@@ -114,8 +123,8 @@ impl Inner {
 
     /// Appends to this leader's log and waits until it is applied.
     async fn propose_here(&self, leader: LeaderId, command: CommandBytes, deadline: Instant) -> Attempt {
-        let (responder, answer) = ProgressResponder::<Types, _>::complete_only();
-        if self.raft.write(command).responder(responder).with_leader(leader).await.is_err() {
+        let (waiting, answer) = oneshot::channel();
+        if self.raft.write(command).responder(Replier::Waiting(waiting)).with_leader(leader).await.is_err() {
             return Attempt::Answered(Err(StoreError::Stopped));
         }
         match timeout_at(deadline, answer).await {
@@ -130,15 +139,19 @@ impl Inner {
         }
     }
 
-    /// Runs a proposal that another member forwarded.
-    pub(super) async fn propose_for(&self, leader: LeaderId, command: CommandBytes) -> Forwarded {
-        match self.propose_here(leader, command, self.deadline()).await {
-            Attempt::Answered(Ok(_)) => Forwarded::Applied,
-            Attempt::Answered(Err(StoreError::Stopped | StoreError::Timeout)) | Attempt::Unknown => Forwarded::Unknown,
-            // The command's own failure: it was applied all the same.
-            Attempt::Answered(Err(_)) => Forwarded::Applied,
-            Attempt::Rejected => Forwarded::Rejected,
-        }
+    /// Takes over a proposal that another member forwarded. No task waits for it here: `later` tells when it failed.
+    pub(super) async fn propose_for(&self, body: Bytes, later: Later) -> Option<Answer> {
+        let Some((leader, command)) = decode_forward(body) else {
+            return Some(Err("a forwarded proposal that ends early".to_owned()));
+        };
+        let replier = Replier::callback(move |result| {
+            if let Some(failed) = Forwarded::of(result) {
+                later.answer(Ok(failed.encode()));
+            }
+        });
+        // Where Raft has stopped, it lets go of the replier, which answers.
+        let _ = self.raft.write(command).responder(replier).with_leader(leader).await;
+        None
     }
 
     /// Sends the proposal to the leader; answered as soon as its entry is applied here.
@@ -154,7 +167,7 @@ impl Inner {
             called = client.call(Kind::Propose, body, until(deadline)) => match called {
                 Ok(outcome) => match Forwarded::decode(&outcome) {
                     Forwarded::Rejected => Attempt::Rejected,
-                    Forwarded::Applied | Forwarded::Unknown => Attempt::Unknown,
+                    Forwarded::Unknown => Attempt::Unknown,
                 },
                 Err(PeerError::NotSent(_)) => Attempt::Rejected,
                 Err(PeerError::Lost(_) | PeerError::Refused(_)) => Attempt::Unknown,

@@ -49,16 +49,22 @@ impl Inner {
         followers.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| *id)
     }
 
-    pub(super) async fn shutdown(self: &Arc<Self>) {
-        if self.stopping.swap(true, Ordering::SeqCst) {
-            return self.tasks.wait().await;
-        }
+    /// Gives leadership away for good: a member that stops must not campaign against who got it.
+    pub(super) async fn hand_over(&self) {
+        self.raft.runtime_config().elect(false);
         if self.leader().is_some_and(|leader| leader.is_self) && self.most_recent_follower().is_some() {
             match self.transfer_leadership(None).await {
                 Ok(()) => tracing::info!("leadership was handed over"),
                 Err(error) => tracing::warn!(%error, "leadership was not handed over; the others will elect"),
             }
         }
+    }
+
+    pub(super) async fn shutdown(self: &Arc<Self>) {
+        if self.stopping.swap(true, Ordering::SeqCst) {
+            return self.tasks.wait().await;
+        }
+        self.hand_over().await;
         // First, so that nothing here asks a Raft that is gone.
         self.stop.cancel();
         if self.raft.shutdown().await.is_err() {
