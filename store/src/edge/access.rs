@@ -194,7 +194,7 @@ impl Edge {
 
 /// A service behind the table.
 #[derive(Clone)]
-pub(super) struct Guard<S> {
+pub struct Guard<S> {
     edge: Edge,
     service: S,
 }
@@ -210,10 +210,11 @@ impl<S: NamedService> NamedService for Guard<S> {
 type Answer = Result<http::Response<Body>, Infallible>;
 type Guarded<F> = Either<F, Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>>;
 
-impl<S> Service<http::Request<Body>> for Guard<S>
+impl<S, B> Service<http::Request<B>> for Guard<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<http::Request<B>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -223,7 +224,7 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
         if self.edge.lacks_leader(request.headers()) {
             return Either::Right(Either::Left(ready(Ok(refusal(StoreError::NoLeader)))));
         }

@@ -3,7 +3,7 @@
 //! Whatever a member knows anyway is looked up here, when somebody asks; see [`crate::metrics`] for what is counted as it
 //! happens.
 
-mod body;
+pub(super) mod body;
 pub(super) mod layer;
 #[cfg(test)]
 mod tests;

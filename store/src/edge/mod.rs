@@ -1,7 +1,7 @@
 //! etcd's surface: gRPC services and HTTP endpoints over one [`Member`].
 //!
 //! The edge only translates: it checks what needs no state, asks the member, fills headers. Order, consistency and watch
-//! rules live below. [`router`] is a tower service, so the same surface is served over TCP ([`crate::io::serve`]) and to
+//! rules live below. Everything is a tower service, so the same surface is served over TCP ([`crate::io::serve`]) and to
 //! the control plane in the same process.
 
 pub mod access;
@@ -19,11 +19,13 @@ mod maintenance;
 mod metrics;
 mod range_stream;
 mod snapshot;
+mod surface;
 #[cfg(test)]
 mod tests;
 mod version;
 mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -40,8 +42,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, HealthService};
+use tower::Layer;
 
-use self::access::guard;
+use self::access::{Guard, guard};
 use self::metrics::layer::Counting;
 use crate::error::StoreError;
 use crate::limits;
@@ -49,6 +52,7 @@ use crate::member::Member;
 
 pub use self::access::embedded;
 pub use self::http::HttpConfig;
+pub use self::surface::Surface;
 pub use version::{ETCD_VERSION, STORAGE_VERSION, version_json};
 
 /// What an operator may set about the edge.
@@ -81,60 +85,90 @@ impl Default for EdgeConfig {
     }
 }
 
-/// What every service shares.
+/// What every service shares; cloned with the service for every call.
 #[derive(Clone)]
-pub(crate) struct Edge {
+pub struct Edge {
     member: Member,
-    config: EdgeConfig,
+    config: Arc<EdgeConfig>,
 }
 
 /// All gRPC services and HTTP endpoints of a member, for a client port that carries both.
-pub fn router(member: Member, config: EdgeConfig) -> axum::Router {
-    // The paths of gRPC first, so that nothing of HTTP's stands before them.
-    let grpc = grpc(member.clone(), config.clone()).into_axum_router();
-    grpc.clone().fallback_service(http::client_routes(Edge { member, config }, grpc))
+pub fn surface(member: Member, config: EdgeConfig) -> Surface {
+    let edge = Edge::new(member, config);
+    Surface::new(edge.counting().layer(edge.kv()), edge.router())
 }
 
-/// The HTTP endpoints alone (`--listen-client-http-urls`); the client port then serves [`grpc`] alone.
+/// The gRPC services alone, for a client port where HTTP has one of its own.
+pub fn grpc_surface(member: Member, config: EdgeConfig) -> Surface {
+    let edge = Edge::new(member, config);
+    Surface::new(edge.counting().layer(edge.kv()), edge.grpc().into_axum_router())
+}
+
+/// The HTTP endpoints alone (`--listen-client-http-urls`); the client port then serves [`grpc_surface`].
 pub fn http_router(member: Member, config: EdgeConfig) -> axum::Router {
-    let grpc = grpc(member.clone(), config.clone()).into_axum_router();
-    http::client_routes(Edge { member, config }, grpc)
+    let edge = Edge::new(member, config);
+    let grpc = edge.grpc().into_axum_router();
+    http::client_routes(edge, grpc)
 }
 
 /// `/metrics` and the health probes alone (`--listen-metrics-urls`).
 pub fn metrics_router(member: Member, config: EdgeConfig) -> axum::Router {
-    http::metrics_routes(Edge { member, config })
+    http::metrics_routes(Edge::new(member, config))
 }
 
 /// The gRPC services alone. Whoever calls them is subject to authentication.
 pub fn grpc(member: Member, config: EdgeConfig) -> Routes {
-    let receive = config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
-    let counting = Counting {
-        metrics: member.metrics().rpc.clone(),
-        extensive: config.http.extensive_metrics,
-        warn_unary: config.warn_unary,
+    Edge::new(member, config).grpc()
+}
+
+/// A gRPC service behind the table of who may call what.
+macro_rules! service {
+    ($edge:expr, $server:ident) => {
+        guard(
+            $edge,
+            $server::new($edge.clone())
+                .max_decoding_message_size($edge.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES)
+                .accept_compressed(CompressionEncoding::Gzip),
+        )
     };
-    let edge = Edge { member, config };
-    macro_rules! service {
-        ($server:ident) => {
-            guard(
-                &edge,
-                $server::new(edge.clone())
-                    .max_decoding_message_size(receive)
-                    .accept_compressed(CompressionEncoding::Gzip),
-            )
-        };
+}
+
+impl Edge {
+    fn new(member: Member, config: EdgeConfig) -> Self {
+        Self { member, config: Arc::new(config) }
     }
-    let routes = Routes::new(service!(KvServer))
-        .add_service(service!(WatchServer))
-        .add_service(service!(LeaseServer))
-        .add_service(service!(ClusterServer))
-        .add_service(service!(MaintenanceServer))
-        .add_service(service!(AuthServer))
-        .add_service(service!(LockServer))
-        .add_service(service!(ElectionServer))
-        .add_service(guard(&edge, health_service()));
-    Routes::from(routes.into_axum_router().layer(counting))
+
+    fn kv(&self) -> Guard<KvServer<Self>> {
+        service!(self, KvServer)
+    }
+
+    /// Everything, to be called in this process.
+    fn router(&self) -> axum::Router {
+        // The paths of gRPC first, so that nothing of HTTP's stands before them.
+        let grpc = self.grpc().into_axum_router();
+        grpc.clone().fallback_service(http::client_routes(self.clone(), grpc))
+    }
+
+    fn grpc(&self) -> Routes {
+        let routes = Routes::new(self.kv())
+            .add_service(service!(self, WatchServer))
+            .add_service(service!(self, LeaseServer))
+            .add_service(service!(self, ClusterServer))
+            .add_service(service!(self, MaintenanceServer))
+            .add_service(service!(self, AuthServer))
+            .add_service(service!(self, LockServer))
+            .add_service(service!(self, ElectionServer))
+            .add_service(guard(self, health_service()));
+        Routes::from(routes.into_axum_router().layer(self.counting()))
+    }
+
+    fn counting(&self) -> Counting {
+        Counting {
+            metrics: self.member.metrics().rpc.clone(),
+            extensive: self.config.http.extensive_metrics,
+            warn_unary: self.config.warn_unary,
+        }
+    }
 }
 
 /// `grpc.health.v1`: a member that answers is serving; what it can do is told by `/readyz`.

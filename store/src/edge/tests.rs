@@ -1,23 +1,33 @@
 //! The client port as a socket: HTTP/1.1 by hand, beside gRPC.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
+use tower::Service;
 
-use super::{EdgeConfig, HttpConfig, grpc, http_router, metrics_router, router};
+use super::{EdgeConfig, HttpConfig, grpc_surface, http_router, metrics_router, surface};
 use crate::io::serve::{ServeOptions, Socket};
 use crate::io::tls::Doorman;
 use crate::member::testing::{Alone, run, within};
 
-async fn serve(router: axum::Router) -> (SocketAddr, CancellationToken) {
+async fn serve<S, B>(service: S) -> (SocketAddr, CancellationToken)
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let (doorman, options) = (Doorman::plaintext(), ServeOptions::default());
-    tokio::spawn(crate::io::serve::serve(Socket::Tcp(listener), doorman, router, options, stop.clone()));
+    tokio::spawn(crate::io::serve::serve(Socket::Tcp(listener), doorman, service, options, stop.clone()));
     (address, stop)
 }
 
@@ -51,7 +61,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 fn http_is_served_beside_grpc() {
     run(async {
         let alone = Alone::start().await;
-        let (address, stop) = serve(router(alone.member.clone(), EdgeConfig::default())).await;
+        let (address, stop) = serve(surface(alone.member.clone(), EdgeConfig::default())).await;
         let check = async |path: &str, status: u16, body: &str| {
             assert_eq!(get(address, path).await, (status, body.to_owned()), "{path}");
         };
@@ -96,7 +106,7 @@ fn each_port_serves_only_what_it_is_for() {
         assert_eq!(get(metrics, "/version").await.0, 404);
         let (http, _) = serve(http_router(alone.member.clone(), config.clone())).await;
         assert_eq!(get(http, "/version").await.0, 200);
-        let (rpc, _) = serve(grpc(alone.member.clone(), config).into_axum_router()).await;
+        let (rpc, _) = serve(grpc_surface(alone.member.clone(), config)).await;
         let (_, body) = get(rpc, "/version").await;
         assert!(!body.contains("etcdserver"), "{body}");
         alone.member.shutdown().await;
@@ -110,7 +120,7 @@ fn browsers_are_let_in_by_origin_and_hosts_by_name() {
         let preflight = |origin: &str, host: &str| {
             format!("OPTIONS /v3/kv/range HTTP/1.1\nHost: {host}\nOrigin: {origin}\nConnection: close\n\n")
         };
-        let (open, _) = serve(router(alone.member.clone(), EdgeConfig::default())).await;
+        let (open, _) = serve(surface(alone.member.clone(), EdgeConfig::default())).await;
         let (head, _) = ask(open, &preflight("http://a", "anything:1")).await;
         assert!(head.starts_with("http/1.1 200") && head.contains("access-control-allow-origin: *"), "{head}");
         assert!(head.contains("access-control-allow-methods: post, get, options, put, delete"), "{head}");
@@ -119,7 +129,7 @@ fn browsers_are_let_in_by_origin_and_hosts_by_name() {
             host_whitelist: vec!["good.example".to_owned()],
             ..HttpConfig::default()
         };
-        let (closed, _) = serve(router(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() })).await;
+        let (closed, _) = serve(surface(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() })).await;
         let (head, _) = ask(closed, &preflight("http://a", "good.example:2379")).await;
         assert!(head.contains("access-control-allow-origin: http://a"), "{head}");
         let (head, _) = ask(closed, &preflight("http://b", "good.example")).await;
@@ -135,7 +145,7 @@ fn browsers_are_let_in_by_origin_and_hosts_by_name() {
 fn a_watch_over_http_ends_when_its_client_leaves() {
     run(async {
         let alone = Alone::start().await;
-        let (address, _) = serve(router(alone.member.clone(), EdgeConfig::default())).await;
+        let (address, _) = serve(surface(alone.member.clone(), EdgeConfig::default())).await;
         let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         let body = r#"{"create_request":{"key":"Zm9v"}}"#;
         let request = format!("POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -179,7 +189,7 @@ async fn read_frame(stream: &mut BufReader<TcpStream>) -> String {
 fn a_watch_runs_over_a_websocket() {
     run(async {
         let alone = Alone::start().await;
-        let (address, _) = serve(router(alone.member.clone(), EdgeConfig::default())).await;
+        let (address, _) = serve(surface(alone.member.clone(), EdgeConfig::default())).await;
         let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         let request = "GET /v3/watch HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -7,16 +7,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use axum::Router;
-use axum::response::Response;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use crate::io::network::Stream;
 use crate::io::tls::{Accepted, Doorman};
@@ -109,21 +108,25 @@ impl Drop for Socket {
     }
 }
 
-/// Serves `router` on `socket`, to whom `doorman` lets in, until `shutdown`; open calls then get two seconds to end.
-pub async fn serve(
+/// Serves `service` on `socket`, to whom `doorman` lets in, until `shutdown`; open calls then get two seconds to end.
+pub async fn serve<S, B>(
     socket: Socket,
     doorman: Doorman,
-    router: Router,
+    service: S,
     options: ServeOptions,
     shutdown: CancellationToken,
-) {
+) where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
+{
     let open = GracefulShutdown::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let serving = connection(stream, peer, doorman.clone(), router.clone(), options, open.watcher());
+                    let serving = connection(stream, peer, doorman.clone(), service.clone(), options, open.watcher());
                     tokio::spawn(serving);
                 }
                 // Out of file descriptors, mostly: other connections must end before accepting makes sense again.
@@ -140,14 +143,20 @@ pub async fn serve(
     }
 }
 
-async fn connection(
+type Failure = Box<dyn Error + Send + Sync>;
+
+async fn connection<S, B>(
     stream: Box<dyn Stream>,
     peer: String,
     doorman: Doorman,
-    router: Router,
+    service: S,
     options: ServeOptions,
     open: Watcher,
-) {
+) where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
+{
     let Accepted { stream, secure } = match doorman.admit(stream).await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -156,14 +165,14 @@ async fn connection(
         }
     };
     let ended = match secure {
-        None => drive(stream, router, options, open).await,
+        None => drive(stream, service, options, open).await,
         Some(over) => {
             // Every request of the connection comes from the same caller.
-            let router = router.map_request(move |mut request: http::Request<Incoming>| {
+            let service = service.map_request(move |mut request: http::Request<Incoming>| {
                 request.extensions_mut().insert(over.clone());
                 request
             });
-            drive(stream, router, options, open).await
+            drive(stream, service, options, open).await
         }
     };
     if let Err(error) = ended {
@@ -172,19 +181,15 @@ async fn connection(
 }
 
 /// Serves one connection to its end.
-async fn drive<S>(
-    stream: Box<dyn Stream>,
-    router: S,
-    options: ServeOptions,
-    open: Watcher,
-) -> Result<(), Box<dyn Error + Send + Sync>>
+async fn drive<S, B>(stream: Box<dyn Stream>, service: S, options: ServeOptions, open: Watcher) -> Result<(), Failure>
 where
-    S: tower::Service<http::Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
 {
     let builder = builder(options);
     let stream = TokioIo::new(super::authority::tolerant(stream));
-    let service = TowerToHyperService::new(router);
+    let service = TowerToHyperService::new(service);
     // A connection that may be upgraded may not be bound to one version.
     match options.http2_only {
         true => open.watch(builder.http2_only().serve_connection(stream, service).into_owned()).await,

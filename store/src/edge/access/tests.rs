@@ -148,8 +148,8 @@ impl Secured {
         let url = format!("http://{address}");
         let socket = Socket::tcp(address, false).unwrap();
         let stop = CancellationToken::new();
-        let router = edge::router(member.clone(), EdgeConfig::default());
-        tokio::spawn(serve(socket, Doorman::plaintext(), router, ServeOptions::default(), stop.clone()));
+        let surface = edge::surface(member.clone(), EdgeConfig::default());
+        tokio::spawn(serve(socket, Doorman::plaintext(), surface, ServeOptions::default(), stop.clone()));
         let channel = Endpoint::from_shared(url).unwrap().connect_lazy();
         let mut secured = Self { member, channel, tokens: BTreeMap::new(), stop, _dir: dir };
         secured.set_up().await;

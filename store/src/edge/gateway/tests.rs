@@ -9,7 +9,7 @@ use tonic::Code;
 use tower::ServiceExt;
 
 use super::json::{self, Splitter};
-use crate::edge::{EdgeConfig, HttpConfig, router};
+use crate::edge::{Edge, EdgeConfig, HttpConfig};
 use crate::member::testing::{Alone, run, within};
 
 fn message(name: &str) -> prost_reflect::MessageDescriptor {
@@ -142,7 +142,7 @@ fn bare(text: &str) -> String {
 fn keys_leases_and_members_are_served() {
     run(async {
         let alone = Alone::start().await;
-        let router = router(alone.member.clone(), EdgeConfig::default());
+        let router = Edge::new(alone.member.clone(), EdgeConfig::default()).router();
         let check = async |path: &str, body: &str, expected: &str| {
             let (status, text) = post(&router, path, body).await;
             assert_eq!((status, bare(&text).as_str()), (StatusCode::OK, expected), "{path} {body}: {text}");
@@ -192,7 +192,7 @@ fn keys_leases_and_members_are_served() {
 fn failures_have_the_codes_of_grpc_and_http() {
     run(async {
         let alone = Alone::start().await;
-        let router = router(alone.member.clone(), EdgeConfig::default());
+        let router = Edge::new(alone.member.clone(), EdgeConfig::default()).router();
         let check = async |path: &str, body: &str, status: u16, code: u8, message: &str| {
             let expected = format!(r#"{{"code":{code},"message":"{message}"}}"#);
             let got = post(&router, path, body).await;
@@ -230,7 +230,7 @@ fn a_switched_off_gateway_is_not_there() {
     run(async {
         let alone = Alone::start().await;
         let http = HttpConfig { enable_grpc_gateway: false, ..HttpConfig::default() };
-        let router = router(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() });
+        let router = Edge::new(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() }).router();
         let got = post(&router, "/v3/kv/range", r#"{"key":"Zm9v"}"#).await;
         assert_eq!(got, (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()));
         alone.member.shutdown().await;
@@ -241,7 +241,7 @@ fn a_switched_off_gateway_is_not_there() {
 fn a_watch_is_a_line_for_each_answer_and_ends_with_its_client() {
     run(async {
         let alone = Alone::start().await;
-        let router = router(alone.member.clone(), EdgeConfig::default());
+        let router = Edge::new(alone.member.clone(), EdgeConfig::default()).router();
         let body = r#"{"create_request":{"key":"Zm9v"}} {"create_request":{"key":"YmFy","watch_id":"5"}}"#;
         let request = Request::post("/v3/watch").body(Body::from(body)).unwrap();
         let response = within(router.clone().oneshot(request)).await.unwrap();
@@ -276,7 +276,8 @@ fn a_watch_is_a_line_for_each_answer_and_ends_with_its_client() {
 fn a_call_waits_while_as_many_streams_are_open_as_may_be() {
     run(async {
         let alone = Alone::start().await;
-        let router = router(alone.member.clone(), EdgeConfig { concurrent_streams_max: 2, ..EdgeConfig::default() });
+        let router =
+            Edge::new(alone.member.clone(), EdgeConfig { concurrent_streams_max: 2, ..EdgeConfig::default() }).router();
         let open = async || {
             let body = Body::from(r#"{"create_request":{"key":"Zm9v"}}"#);
             within(router.clone().oneshot(Request::post("/v3/watch").body(body).unwrap())).await.unwrap()
@@ -298,7 +299,7 @@ fn a_call_waits_while_as_many_streams_are_open_as_may_be() {
 fn a_malformed_request_in_a_stream_ends_it_with_an_error() {
     run(async {
         let alone = Alone::start().await;
-        let router = router(alone.member.clone(), EdgeConfig::default());
+        let router = Edge::new(alone.member.clone(), EdgeConfig::default()).router();
         let (status, text) = post(&router, "/v3/watch", r#"{"create_request":{"key":"Zm9v"}} nonsense"#).await;
         assert_eq!(status, StatusCode::OK);
         let last = text.lines().last().unwrap();

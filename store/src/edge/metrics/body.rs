@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -46,55 +45,57 @@ impl Meter {
     }
 }
 
-/// A body whose frames pass through and are told to `side` as they do.
-pub(super) struct Metered<S> {
-    inner: Body,
+/// A body whose frames pass through and are told to `side`, if there is one, as they do.
+pub struct Metered<B, S> {
+    inner: B,
     meter: Meter,
-    side: S,
+    side: Option<S>,
 }
 
 /// What is done with the frames of one direction.
-pub(super) trait Side: Unpin {
+pub trait Side: Unpin {
     fn messages(&mut self, messages: u64, bytes: u64);
     /// Trailers, a failure, or the end without either.
     fn ends(&mut self, ending: Ending<'_>);
 }
 
-pub(super) enum Ending<'a> {
+pub enum Ending<'a> {
     Trailers(&'a HeaderMap),
     Failure,
     Nothing,
 }
 
-impl<S: Side> Metered<S> {
-    pub(super) fn new(inner: Body, side: S) -> Self {
+impl<B, S: Side> Metered<B, S> {
+    pub(super) fn new(inner: B, side: Option<S>) -> Self {
         Self { inner, meter: Meter::default(), side }
     }
 }
 
-impl<S: Side> http_body::Body for Metered<S> {
+impl<B, S> http_body::Body for Metered<B, S>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    S: Side,
+{
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = B::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        let Some(side) = &mut this.side else { return Poll::Ready(frame) };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let (messages, bytes) = this.meter.feed(data);
                     if messages > 0 {
-                        this.side.messages(messages, bytes);
+                        side.messages(messages, bytes);
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    this.side.ends(Ending::Trailers(trailers));
+                    side.ends(Ending::Trailers(trailers));
                 }
             }
-            Some(Err(_)) => this.side.ends(Ending::Failure),
-            None => this.side.ends(Ending::Nothing),
+            Some(Err(_)) => side.ends(Ending::Failure),
+            None => side.ends(Ending::Nothing),
         }
         Poll::Ready(frame)
     }
@@ -109,7 +110,7 @@ impl<S: Side> http_body::Body for Metered<S> {
 }
 
 /// What the client sends.
-pub(super) struct Requests {
+pub struct Requests {
     pub(super) metrics: Arc<RpcMetrics>,
     pub(super) place: usize,
     pub(super) broken: Option<Arc<AtomicBool>>,

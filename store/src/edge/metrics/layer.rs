@@ -11,10 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
-use http::HeaderMap;
+use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -42,17 +39,18 @@ impl<S> Layer<S> for Counting {
 }
 
 #[derive(Clone)]
-pub(in crate::edge) struct Counted<S> {
+pub struct Counted<S> {
     inner: S,
     counting: Counting,
 }
 
-impl<S> Service<Request> for Counted<S>
+impl<S, B, R> Service<Request<B>> for Counted<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request<Metered<B, Requests>>, Response = Response<R>, Error = Infallible>,
     S::Future: Unpin,
+    R: Default,
 {
-    type Response = Response;
+    type Response = Response<Metered<R, Call>>;
     type Error = Infallible;
     type Future = Calling<S::Future>;
 
@@ -60,9 +58,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(place) = self.counting.metrics.find(request.uri().path()) else {
-            return Calling::Uncounted(self.inner.call(request));
+            return Calling::Counted(self.inner.call(request.map(|body| Metered::new(body, None))), None);
         };
         let call = Call::start(&self.counting, place);
         let version = request.headers().get("client-api-version").map_or(&b"unknown"[..], |value| value.as_bytes());
@@ -71,43 +69,46 @@ where
             return Calling::Refused(Some((status, call)));
         }
         let requests = Requests { metrics: self.counting.metrics.clone(), place, broken: call.broken.clone() };
-        let request = request.map(|body| Body::new(Metered::new(body, requests)));
+        let request = request.map(|body| Metered::new(body, Some(requests)));
         Calling::Counted(self.inner.call(request), Some(call))
     }
 }
 
 /// A call under way, until its answer begins.
-pub(in crate::edge) enum Calling<F> {
+pub enum Calling<F> {
+    /// What is no RPC passes uncounted.
     Counted(F, Option<Call>),
-    Uncounted(F),
     Refused(Option<(Status, Call)>),
 }
 
-impl<F> Future for Calling<F>
+impl<F, R> Future for Calling<F>
 where
-    F: Future<Output = Result<Response, Infallible>> + Unpin,
+    F: Future<Output = Result<Response<R>, Infallible>> + Unpin,
+    R: Default,
 {
-    type Output = Result<Response, Infallible>;
+    type Output = Result<Response<Metered<R, Call>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Uncounted(inner) => Pin::new(inner).poll(context),
             Self::Counted(inner, call) => {
                 let Ok(response) = ready!(Pin::new(inner).poll(context));
+                let Some(mut call) = call.take() else {
+                    return Poll::Ready(Ok(response.map(|body| Metered::new(body, None))));
+                };
                 let response = in_gos_words(response);
-                let mut call = call.take().expect("a future is not polled after it is ready");
-                match code(response.headers()) {
+                let call = match code(response.headers()) {
                     Some(code) => {
                         call.finish(code);
-                        Poll::Ready(Ok(response))
+                        None
                     }
-                    None => Poll::Ready(Ok(response.map(|body| Body::new(Metered::new(body, call))))),
-                }
+                    None => Some(call),
+                };
+                Poll::Ready(Ok(response.map(|body| Metered::new(body, call))))
             }
             Self::Refused(refused) => {
                 let (status, mut call) = refused.take().expect("a future is not polled after it is ready");
                 call.finish(status.code());
-                Poll::Ready(Ok(status.into_http()))
+                Poll::Ready(Ok(status.into_http::<R>().map(|body| Metered::new(body, None))))
             }
         }
     }
@@ -120,7 +121,7 @@ pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
 
 /// A request above the limit is refused by the framework before any of this program's code sees it. Clients know the code
 /// and the text of Go's framework.
-fn in_gos_words(response: Response) -> Response {
+fn in_gos_words<R: Default>(response: Response<R>) -> Response<R> {
     if code(response.headers()) != Some(Code::OutOfRange) {
         return response;
     }
@@ -134,7 +135,7 @@ fn in_gos_words(response: Response) -> Response {
 }
 
 /// One call; cancelled if it is dropped before it is finished.
-pub(in crate::edge) struct Call {
+pub struct Call {
     metrics: Arc<RpcMetrics>,
     place: usize,
     extensive: bool,

@@ -7,7 +7,7 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::edge::{EdgeConfig, HttpConfig, router};
+use crate::edge::{Edge, EdgeConfig, HttpConfig};
 use crate::member::testing::{Alone, run, within};
 
 /// Samples by name and labels, and the names that have a type: each once.
@@ -60,7 +60,7 @@ fn requests_are_counted_under_etcds_names() {
     run(async {
         let alone = Alone::start().await;
         let http = HttpConfig { extensive_metrics: true, ..HttpConfig::default() };
-        let router = router(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() });
+        let router = Edge::new(alone.member.clone(), EdgeConfig { http, ..EdgeConfig::default() }).router();
         call(&router, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
         call(&router, "/v3/kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
         call(&router, "/v3/kv/put", r#"{"key":"b3RoZXI="}"#).await;
