@@ -4,10 +4,11 @@ use std::time::Duration;
 
 /// The log's group commit is split into frames of about this many bytes, each written and synced by itself.
 pub const LOG_FRAME_BYTES_MAX: usize = 8 << 20;
-/// The size of a log segment; a full one is followed by the next.
-pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+/// The size of a log segment; a full one is followed by the next. Each is written all over once before it is used, until old
+/// ones can be used again: the smaller they are, the sooner.
+pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// The newest log entries kept in memory; older ones are read from the files.
-pub const LOG_CACHE_BYTES: usize = 32 << 20;
+pub const LOG_CACHE_BYTES: usize = 8 << 20;
 /// Entries read from the log at once, for a follower or for applying; the rest follow in further reads.
 pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
 

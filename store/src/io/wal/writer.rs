@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -85,7 +86,7 @@ impl Writer {
                     purged: None,
                     vote: Bytes::new(),
                 };
-                create(&files, &options, &header, 0)?
+                create(files.take_first()?, &files, &options, &header)?
             }
         };
         shared.segments.lock().insert(active.sequence as u32, active.file.clone());
@@ -215,7 +216,10 @@ impl Writer {
             purged: self.written.purged,
             vote: self.written.vote.clone(),
         };
-        let next = create(&self.files, &self.options, &header, length)
+        let next = self
+            .files
+            .take(SEGMENT_HEADER as u64 + length)
+            .and_then(|taken| create(taken, &self.files, &self.options, &header))
             .unwrap_or_else(|error| die(&self.options, "new segment", &error));
         self.shared.segments.lock().insert(next.sequence as u32, next.file.clone());
         let full = std::mem::replace(&mut self.active, next);
@@ -233,8 +237,13 @@ impl Writer {
     }
 }
 
-fn create(files: &Files, options: &WalOptions, header: &SegmentHeader, length: u64) -> io::Result<Active> {
-    let (path, file, size) = files.take(SEGMENT_HEADER as u64 + length)?;
+/// Makes a taken file a segment.
+fn create(
+    (path, file, size): (PathBuf, Arc<dyn File>, u64),
+    files: &Files,
+    options: &WalOptions,
+    header: &SegmentHeader,
+) -> io::Result<Active> {
     file.write_at(&header.encode(), 0)?;
     if options.fsync {
         file.sync()?;
