@@ -117,6 +117,9 @@ const RATE: u32 = 500;
 const BEFORE: Duration = Duration::from_millis(500);
 /// Longer than any election of a server with usual settings.
 const AFTER: Duration = Duration::from_secs(5);
+/// It is over sooner when so long after the failure all puts but the last few are answered.
+const SETTLED: Duration = Duration::from_secs(1);
+const UNANSWERED: usize = RATE as usize / 20;
 const PUT_LIMIT: Duration = Duration::from_secs(10);
 /// Longer than any election too, so that a gap tells whether there was one; and over well before the puts are.
 const STALL: Duration = Duration::from_secs(3);
@@ -230,7 +233,16 @@ async fn put_through(
         if failed.is_none() && begin.elapsed() >= BEFORE {
             failed = Some((Instant::now(), fail(server, leader, fault)?));
         }
-        if begin.elapsed() >= BEFORE + AFTER {
+        let settled = || {
+            let seen = seen.lock();
+            seen.acknowledged.len() + seen.errors + UNANSWERED >= number as usize
+        };
+        let over = match fault {
+            // It ends by itself, and must be seen to the end.
+            Fault::Disk => false,
+            _ => begin.elapsed() >= BEFORE + SETTLED && settled(),
+        };
+        if over || begin.elapsed() >= BEFORE + AFTER {
             break;
         }
         let mut client = KvClient::new(connections[number as usize % connections.len()].clone());

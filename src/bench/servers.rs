@@ -67,7 +67,7 @@ impl Server {
     }
 
     async fn version(&self) -> Result<String> {
-        let mut client = MaintenanceClient::new(self.connect(1).await?.remove(0));
+        let mut client = MaintenanceClient::new(self.connect_to(0).await?);
         let status = client.status(pb::StatusRequest {}).await;
         let status =
             status.map_err(|status| anyhow::anyhow!("{}: {}", self.description.endpoints[0], status.message()));
@@ -101,15 +101,22 @@ impl Server {
     pub async fn leader(&self) -> Result<usize> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            for member in 0..self.description.endpoints.len() {
-                let Ok((own, leader)) = self.own_and_leader(member).await else { continue };
-                if leader != 0 && own == leader {
-                    return Ok(member);
-                }
+            if let Some(member) = self.find_leader().await {
+                return Ok(member);
             }
             ensure!(Instant::now() < deadline, "no member of {} leads", self.name());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    async fn find_leader(&self) -> Option<usize> {
+        for member in 0..self.description.endpoints.len() {
+            let Ok((own, leader)) = self.own_and_leader(member).await else { continue };
+            if leader != 0 && own == leader {
+                return Some(member);
+            }
+        }
+        None
     }
 
     /// The ids of a member and of the one that leads as far as it knows; 0 is none.
@@ -148,9 +155,11 @@ impl Server {
         ready.with_context(|| format!("{}:\n{}", self.name(), tail(&self.members[member].log)))
     }
 
-    /// So many connections, in turn to each endpoint.
+    /// So many connections, in turn to each endpoint. The leader's comes first, where it is among them: a single client
+    /// is as far from it on every server that is compared.
     pub async fn connect(&self, count: u32) -> Result<Vec<Connection>> {
-        let endpoints = self.description.endpoints.iter().cycle().take(count as usize);
+        let first = self.find_leader().await.unwrap_or(0);
+        let endpoints = self.description.endpoints.iter().cycle().skip(first).take(count as usize);
         futures::future::try_join_all(endpoints.map(|endpoint| self.access.connect(endpoint))).await
     }
 }
