@@ -131,9 +131,10 @@ impl Tail {
         if self.purged.is_some_and(|purged| purged.index >= id.index) {
             return;
         }
-        let gone = (id.index + 1).saturating_sub(self.first) as usize;
-        self.positions.drain(..gone.min(self.positions.len()));
         self.purged = Some(id);
+        // The oldest segments may be gone already when recovery comes to an old purge: the log begins later than it says.
+        let Some(gone) = (id.index + 1).checked_sub(self.first) else { return };
+        self.positions.drain(..(gone as usize).min(self.positions.len()));
         self.first = id.index + 1;
         if self.positions.is_empty() {
             self.runs.clear();
@@ -252,6 +253,20 @@ mod tests {
 
     fn id(term: u64, index: u64) -> EntryId {
         EntryId { term, node: 1, index }
+    }
+
+    #[test]
+    fn recovery_passes_a_purge_of_what_a_later_one_has_taken_the_files_of() {
+        let mut recovered = Tail::new(None, Bytes::new(), 200);
+        let entry = |index| Record::Entry(Entry { id: id(1, index), kind: 1, payload: Bytes::new() });
+        let at = |offset| Position { segment: 3, offset, length: 1 };
+        // The segments with the entries before 50 are gone, because the second purge has followed.
+        for record in [entry(50), entry(51), Record::Purge(id(1, 20)), entry(52), Record::Purge(id(1, 50)), entry(53)] {
+            recovered.replay(record, at(7)).unwrap();
+        }
+        assert_eq!((recovered.purged(), recovered.last(), recovered.next()), (Some(id(1, 50)), Some(id(1, 53)), 54));
+        let stored: Vec<u64> = recovered.slice(0, 100, usize::MAX).stored.iter().map(|(id, _)| id.index).collect();
+        assert_eq!(stored, [51, 52, 53]);
     }
 
     fn tail(entries: &[EntryId]) -> Tail {

@@ -178,6 +178,25 @@ fn segments_are_filled_purged_and_reused() {
 }
 
 #[test]
+fn a_log_that_is_purged_all_along_opens_at_any_point() {
+    let disk = SimulatedDisk::default();
+    let small = WalOptions { cache_bytes: 0, ..options(8 << 10) };
+    let wal = open_with(&disk, small.clone()).expect("a legal log");
+    for index in 0..200_u64 {
+        append(&wal, index, 500);
+        if index > 0 && index.is_multiple_of(5) {
+            wal.purge(id(index.saturating_sub(30)));
+        }
+        if index % 7 == 3 {
+            let left = open_with(&disk.crash(0), small.clone()).expect("a legal log");
+            let first = contents(&left)[0].id.index;
+            assert!(first + 36 > index, "{first} is long purged at {index}");
+            assert_eq!(indices(&left), (first..=index).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
 fn a_group_is_reported_newest_first() {
     let disk = SimulatedDisk::default();
     let wal = open(&disk);
