@@ -5,6 +5,7 @@
 //! servers' own costs (processor, bytes written, memory) known.
 
 mod compare;
+mod connection;
 mod disk;
 mod drive;
 mod failover;

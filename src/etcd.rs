@@ -16,8 +16,8 @@ use tonic::{Request, Status};
 pub type Connection = InterceptedService<Channel, Token>;
 
 /// Large answers need not wait for the client to say that it has taken the first part.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Who calls, and whom they trust.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -45,6 +45,28 @@ impl Access {
     /// # Errors
     /// When a file or the endpoint cannot be used, or the user may not log in.
     pub async fn connect(&self, endpoint: &str) -> Result<Connection> {
+        let channel = self.channel(endpoint).await?;
+        let token = self
+            .log_in(&channel)
+            .await?
+            .map(|token| token.parse())
+            .transpose()
+            .context("the server's token is no text")?;
+        Ok(InterceptedService::new(channel, Token(token)))
+    }
+
+    /// The token of the user there is, for a connection that is made otherwise.
+    ///
+    /// # Errors
+    /// As [`Access::connect`].
+    pub async fn token(&self, endpoint: &str) -> Result<Option<String>> {
+        match self.user {
+            None => Ok(None),
+            Some(_) => self.log_in(&self.channel(endpoint).await?).await,
+        }
+    }
+
+    async fn channel(&self, endpoint: &str) -> Result<Channel> {
         let scheme = if endpoint.contains("://") { "" } else { "http://" };
         let url = format!("{scheme}{endpoint}");
         let mut address = Endpoint::from_shared(url.clone()).with_context(|| format!("{endpoint:?} is not a URL"))?;
@@ -55,18 +77,15 @@ impl Access {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let channel = address.connect().await.with_context(|| format!("cannot reach {url}"))?;
-        let token = match self.credentials()? {
-            None => None,
-            Some((name, password)) => {
-                let request = pb::AuthenticateRequest { name: name.clone(), password };
-                let answer = AuthClient::new(channel.clone()).authenticate(request).await;
-                let answer =
-                    answer.map_err(|status| anyhow::anyhow!("cannot log in as {name}: {}", status.message()))?;
-                Some(answer.into_inner().token.parse().context("the server's token is no text")?)
-            }
-        };
-        Ok(InterceptedService::new(channel, Token(token)))
+        address.connect().await.with_context(|| format!("cannot reach {url}"))
+    }
+
+    async fn log_in(&self, channel: &Channel) -> Result<Option<String>> {
+        let Some((name, password)) = self.credentials()? else { return Ok(None) };
+        let request = pb::AuthenticateRequest { name: name.clone(), password };
+        let answer = AuthClient::new(channel.clone()).authenticate(request).await;
+        let answer = answer.map_err(|status| anyhow::anyhow!("cannot log in as {name}: {}", status.message()))?;
+        Ok(Some(answer.into_inner().token))
     }
 
     fn tls(&self) -> Result<ClientTlsConfig> {

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::load::{Kind, Load};
 use super::measure::{self, Latency, Meter, Sample, histogram, micros};
-use super::operations::{self, Keys};
+use super::operations::{self, Keys, Known};
 use super::servers::Server;
 
 /// How a load is put on.
@@ -152,7 +152,10 @@ async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<
     let each = (0..load.clients as usize).map(|client| connections[client % connections.len()].clone());
     Ok(match load.kind {
         Kind::Put => together(each.map(|to| operations::Put::new(to, keys)), plan).await,
-        Kind::Txn => together(each.map(|to| operations::Update::new(to, keys)), plan).await,
+        Kind::Txn => {
+            let known = Known::default();
+            together(each.map(|to| operations::Update::new(to, keys, known.clone())), plan).await
+        }
         Kind::Get => together(each.map(|to| operations::Get::new(to, false)), plan).await,
         Kind::GetSerializable => together(each.map(|to| operations::Get::new(to, true)), plan).await,
         Kind::Range(count) => together(each.map(|to| operations::Range::new(to, count)), plan).await,
@@ -163,7 +166,10 @@ async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<
         }
         Kind::WatchLatency => operations::watch_latency(each.collect(), connections[0].clone(), plan).await?,
         Kind::WatchFanOut => operations::fan_out(load.clients, &connections, plan).await?,
-        Kind::Mixed => together(each.map(|to| operations::Mixed::new(to, keys)), plan).await,
+        Kind::Mixed => {
+            let known = Known::default();
+            together(each.map(|to| operations::Mixed::new(to, keys, known.clone())), plan).await
+        }
         Kind::PutBesideSlowWatchers => {
             let slow = (load.clients / 100).max(1) as usize;
             let _watched = operations::watch_and_stall(each.collect(), slow).await?;

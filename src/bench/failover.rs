@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::connection::Connection;
 use super::disk;
 use super::servers::Server;
-use crate::etcd::Connection;
 
 /// What happens to the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,7 +1,7 @@
 //! What a client of a load does, again and again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,18 +22,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::connection::Connection;
 use super::drive::{Operate, Pace, Plan, Tally, Window};
 use super::load::{Kind, Load};
 use super::measure::micros;
 use super::servers::Server;
-use crate::etcd::Connection;
 
 /// Keys that puts and gets are spread over.
 const SPREAD: u32 = 10_000;
 const TXN_OPS: u32 = 100;
 const LEASE_TTL_S: i64 = 600;
-/// Puts a second whose events are watched, unless told otherwise.
-const WATCHED_RATE: u32 = 100;
 const WATCHERS_A_STREAM: u32 = 100;
 
 fn key(prefix: &str, number: u32) -> Bytes {
@@ -131,29 +129,39 @@ impl Operate for Put {
     }
 }
 
+/// The newest revision of each key that any client has heard of: what Kubernetes' API server knows from its watches.
+#[derive(Clone)]
+pub struct Known(Arc<[AtomicI64]>);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self((0..SPREAD).map(|_| AtomicI64::new(0)).collect())
+    }
+}
+
 /// An optimistic update of a key: one that was changed meanwhile is a try, too.
 pub struct Update {
     client: KvClient<Connection>,
     random: StdRng,
     value: Bytes,
-    known: std::collections::HashMap<Bytes, i64>,
+    known: Known,
 }
 
 impl Update {
-    pub fn new(to: Connection, keys: Keys) -> Self {
-        let known = std::collections::HashMap::new();
+    pub fn new(to: Connection, keys: Keys, known: Known) -> Self {
         Self { client: KvClient::new(to), random: random(), value: keys.value(), known }
     }
 }
 
 impl Operate for Update {
     async fn operate(&mut self) -> Result<(), Status> {
-        let key = some_key(&mut self.random);
+        let number = self.random.random_range(0..SPREAD);
+        let (key, known) = (key("spread", number), &self.known.0[number as usize]);
         let unchanged = pb::Compare {
             result: CompareResult::Equal.into(),
             target: CompareTarget::Mod.into(),
             key: key.clone(),
-            target_union: Some(TargetUnion::ModRevision(self.known.get(&key).copied().unwrap_or(0))),
+            target_union: Some(TargetUnion::ModRevision(known.load(Ordering::Relaxed))),
             ..Default::default()
         };
         let op = |request| vec![pb::RequestOp { request: Some(request) }];
@@ -167,7 +175,7 @@ impl Operate for Update {
             Some(Response::ResponseRange(mut range)) => range.kvs.pop().map_or(0, |kv| kv.mod_revision),
             _ => answer.header.map_or(0, |header| header.revision),
         };
-        self.known.insert(key, revision);
+        known.fetch_max(revision, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -199,8 +207,8 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    pub fn new(to: Connection, keys: Keys) -> Self {
-        Self { update: Update::new(to.clone(), keys), get: Get::new(to, false) }
+    pub fn new(to: Connection, keys: Keys, known: Known) -> Self {
+        Self { update: Update::new(to.clone(), keys, known), get: Get::new(to, false) }
     }
 
     /// A key that nobody else uses comes and goes: two requests, one operation.
@@ -325,22 +333,44 @@ fn stamped(window: &Window, value: &[u8]) -> Option<Instant> {
     Some(window.begin + Duration::from_micros(u64::from_le_bytes(value.try_into().ok()?)))
 }
 
-/// One writer at a steady rate; every watcher notes how long after its put each event came.
+/// One writer, at a steady rate or each put when all have seen the one before; every watcher notes how long after its put
+/// each event came.
 pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: &Plan) -> Result<Tally> {
     let watched = key("watched", 0);
     let streams = futures::future::try_join_all(watchers.into_iter().map(|to| watch(to, watched.clone(), 1))).await?;
     let window = Window::starting_now(plan);
-    let seen: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(note_events(stream, window))).collect();
+    let watchers = streams.len();
+    let wanted = Arc::new(Wanted::default());
+    let noting = streams.into_iter().map(|stream| tokio::spawn(note_events(stream, window, wanted.clone())));
+    let seen: Vec<_> = noting.collect();
     let mut client = KvClient::new(writer);
-    let mut pace = Pace::of(plan.rate.unwrap_or(WATCHED_RATE), 1, 0, window.begin);
+    let mut pace = plan.rate.map(|rate| Pace::of(rate, 1, 0, window.begin));
     let mut all = Tally { span: Some((window.from, window.until)), ..Tally::default() };
     loop {
-        let due = pace.due().await;
+        let due = match &mut pace {
+            Some(pace) => pace.due().await,
+            None => Instant::now(),
+        };
         if due >= window.until {
             break;
         }
-        if let Err(status) = client.put(put(watched.clone(), &stamp(&window, due))).await {
-            all.note(&window, due, Err(status));
+        if pace.is_none() {
+            wanted.missing.store(watchers, Ordering::Release);
+        }
+        match client.put(put(watched.clone(), &stamp(&window, due))).await {
+            Ok(_) if pace.is_none() => {
+                if wanted.wait().await.is_err() {
+                    break;
+                }
+            }
+            Ok(_) => {}
+            Err(status) => {
+                all.note(&window, due, Err(status));
+                // It may be seen all the same, and then the next would be taken for seen too early.
+                if pace.is_none() {
+                    break;
+                }
+            }
         }
     }
     // The last put tells every watcher that it has seen all.
@@ -351,16 +381,17 @@ pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: 
     Ok(all)
 }
 
-async fn note_events(mut stream: Watching, window: Window) -> Result<Tally, Status> {
+async fn note_events(mut stream: Watching, window: Window, wanted: Arc<Wanted>) -> Result<Tally, Status> {
     let mut tally = Tally::default();
     loop {
-        let response = stream.events.message().await?.ok_or_else(closed)?;
+        let response = wanted.next(&mut stream).await?;
         for event in response.events {
             let Some(sent) = event.kv.and_then(|kv| stamped(&window, &kv.value)) else { continue };
             if sent >= window.until {
                 return Ok(tally);
             }
             tally.note(&window, sent, Ok(()));
+            wanted.seen(1);
         }
     }
 }
@@ -486,7 +517,7 @@ pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> 
         let outcome = client.put(put(watched.clone(), &value)).await.map(drop);
         let failed = outcome.is_err();
         if !failed {
-            wanted.all.notified().await;
+            wanted.wait().await?;
         }
         tally.note(&window, start, outcome);
         if failed {
@@ -502,14 +533,34 @@ pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> 
 struct Wanted {
     missing: AtomicUsize,
     all: Notify,
+    /// Tells that a watcher's stream has ended, so that they will never all be seen.
+    broken: Notify,
+}
+
+impl Wanted {
+    async fn next(&self, stream: &mut Watching) -> Result<pb::WatchResponse, Status> {
+        let response = stream.events.message().await.and_then(|response| response.ok_or_else(closed));
+        response.inspect_err(|_| self.broken.notify_one())
+    }
+
+    async fn wait(&self) -> Result<(), Status> {
+        tokio::select! {
+            () = self.all.notified() => Ok(()),
+            () = self.broken.notified() => Err(closed()),
+        }
+    }
+
+    fn seen(&self, events: usize) {
+        if events > 0 && self.missing.fetch_sub(events, Ordering::AcqRel) == events {
+            self.all.notify_one();
+        }
+    }
 }
 
 async fn count_events(mut stream: Watching, wanted: Arc<Wanted>) -> Result<(), Status> {
     loop {
-        let response = stream.events.message().await?.ok_or_else(closed)?;
+        let response = wanted.next(&mut stream).await?;
         let events = response.events.len();
-        if events > 0 && wanted.missing.fetch_sub(events, Ordering::AcqRel) == events {
-            wanted.all.notify_one();
-        }
+        wanted.seen(events);
     }
 }

@@ -17,12 +17,13 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
+use super::connection::{self, Connection};
 use super::disk::Disk;
 use super::failover::Fault;
 use super::ground::{Ground, Place};
 use super::measure::Spent;
 use super::netns::Link;
-use crate::etcd::{Access, Connection};
+use crate::etcd::Access;
 
 const MEMBERS: usize = 3;
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -94,7 +95,7 @@ impl Server {
 
     /// A connection to one member.
     pub async fn connect_to(&self, member: usize) -> Result<Connection> {
-        self.access.connect(&self.description.endpoints[member]).await
+        connection::connect(&self.access, &self.description.endpoints[member]).await
     }
 
     /// The member that leads, by what the members say.
@@ -160,7 +161,7 @@ impl Server {
     pub async fn connect(&self, count: u32) -> Result<Vec<Connection>> {
         let first = self.find_leader().await.unwrap_or(0);
         let endpoints = self.description.endpoints.iter().cycle().skip(first).take(count as usize);
-        futures::future::try_join_all(endpoints.map(|endpoint| self.access.connect(endpoint))).await
+        futures::future::try_join_all(endpoints.map(|endpoint| connection::connect(&self.access, endpoint))).await
     }
 }
 
@@ -311,7 +312,7 @@ async fn await_ready(access: &Access, endpoint: &str) -> Result<()> {
     loop {
         let tried = async {
             let get = pb::RangeRequest { key: "bench".into(), ..Default::default() };
-            let connection = access.connect(endpoint).await?;
+            let connection = connection::connect(access, endpoint).await?;
             let read = tokio::time::timeout(Duration::from_secs(2), KvClient::new(connection).range(get)).await;
             read.context("no answer in two seconds")?.map_err(|status| anyhow::anyhow!("{}", status.message()))
         };
