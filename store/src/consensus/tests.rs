@@ -87,7 +87,7 @@ fn log(dir: &Path) -> LogStore {
         cache_bytes: 2 << 10,
         fsync: false,
     };
-    LogStore::new(Arc::new(Wal::open(Arc::new(LocalDisk), &SystemRandom, options).unwrap()))
+    LogStore::new(Arc::new(Wal::open(Arc::new(LocalDisk), &SystemRandom, options).unwrap()), MemberId(1))
 }
 
 struct OnMarked;

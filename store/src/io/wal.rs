@@ -120,13 +120,24 @@ impl Wal {
 
     /// Appends entries after the last one; they are readable at once.
     pub fn append(&self, entries: Vec<Entry>, done: Done) {
+        self.append_quietly(entries, done);
+        self.wake();
+    }
+
+    /// [`Wal::append`], but for the wake of the log's thread, which the caller owes.
+    pub fn append_quietly(&self, entries: Vec<Entry>, done: Done) {
         {
             let mut tail = self.shared.tail.lock();
             for entry in &entries {
                 tail.append(entry.clone());
             }
         }
-        self.shared.push(Job::Append { entries, done });
+        self.shared.queue.lock().jobs.push(Job::Append { entries, done });
+    }
+
+    /// Lets the log's thread see to what is queued.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
     }
 
     pub fn save_vote(&self, vote: Bytes, done: Done) {

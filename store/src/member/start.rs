@@ -87,7 +87,7 @@ pub(super) async fn start(mut config: MemberConfig) -> Result<Arc<Inner>, StartE
     let maintained = Maintained::new(quota, &reader, checkpoints.clone(), machine.rebuilder());
     let settings = Arc::new(settings(&config)?);
     let network = Network::new(clients.clone());
-    let raft = Raft::new(config.id, settings, network, LogStore::new(Arc::new(wal)), machine)
+    let raft = Raft::new(config.id, settings, network, LogStore::new(Arc::new(wal), config.id), machine)
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
     running.store(true, Ordering::Relaxed);
