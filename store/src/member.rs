@@ -364,6 +364,14 @@ impl Member {
         }
     }
 
+    /// The cluster, this member and the term: what every answer begins with.
+    #[must_use]
+    pub fn place(&self) -> (ClusterId, MemberId, Term) {
+        let config = &self.inner.config;
+        let term = self.inner.raft.server_metrics().borrow_watched().vote.leader_id.term;
+        (config.cluster_id, config.id, Term(term))
+    }
+
     /// The cluster's members with what they published, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> Vec<pb::Member> {

@@ -180,13 +180,8 @@ fn health_service() -> HealthServer<impl Health> {
 impl Edge {
     /// The header of an answer at `revision`.
     fn header(&self, revision: i64) -> pb::ResponseHeader {
-        let status = self.member.status();
-        pb::ResponseHeader {
-            cluster_id: status.cluster_id.0,
-            member_id: status.id.0,
-            revision,
-            raft_term: status.term.0,
-        }
+        let (cluster, member, term) = self.member.place();
+        pb::ResponseHeader { cluster_id: cluster.0, member_id: member.0, revision, raft_term: term.0 }
     }
 
     /// The header of an answer that is not about the key space.

@@ -6,8 +6,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use async_stream::stream;
 use futures::future::BoxFuture;
-use futures::stream::unfold;
 use futures::{FutureExt as _, Stream};
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::watch_request::RequestUnion;
@@ -45,9 +45,8 @@ impl Watch for Edge {
             requests,
             half_closed: false,
             leaderless,
-            ended: false,
         };
-        Ok(Response::new(Box::pin(unfold(session, Session::next))))
+        Ok(Response::new(Box::pin(session.responses())))
     }
 }
 
@@ -74,47 +73,58 @@ struct Session {
     half_closed: bool,
     /// Ends when there has been no leader for too long, for a client that wants one.
     leaderless: BoxFuture<'static, ()>,
-    ended: bool,
 }
 
 impl Session {
-    async fn next(mut self) -> Option<(Result<pb::WatchResponse, Status>, Self)> {
-        if self.ended {
-            return None;
+    /// Until the client is gone, or must go elsewhere.
+    fn responses(mut self) -> impl Stream<Item = Result<pb::WatchResponse, Status>> {
+        stream! {
+            loop {
+                // What is ready goes out in a row, without a look at all else that might have happened.
+                for _ in 0..limits::WATCH_SERVED_AT_ONCE {
+                    let Some(response) = self.watch.ready() else { break };
+                    yield Ok(self.complete(response));
+                    // It is encoded, and as much of it with the connection as that takes.
+                    self.watch.sent();
+                }
+                match self.next().await {
+                    Ok(response) => {
+                        yield Ok(self.complete(response));
+                        self.watch.sent();
+                    }
+                    Err(status) => {
+                        yield Err(status);
+                        return;
+                    }
+                }
+            }
         }
-        // The answer before is encoded, and as much of it with the connection as that takes.
-        self.watch.sent();
+    }
+
+    /// The next response, or with what the stream ends.
+    async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
         let mut quarantine = self.edge.member.quarantine();
         loop {
             let accepts = !self.half_closed && self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
             tokio::select! {
-                request = self.requests.message(), if accepts => match request {
-                    Ok(Some(request)) => self.handle(request).await,
-                    Ok(None) => self.half_closed = true,
-                    Err(status) => {
-                        self.ended = true;
-                        return Some((Err(status), self));
-                    }
+                request = self.requests.message(), if accepts => match request? {
+                    Some(request) => self.handle(request).await,
+                    None => self.half_closed = true,
                 },
-                mut response = self.watch.next() => {
-                    response.header = if response.compact_revision == 0 {
-                        self.edge.complete(response.header)
-                    } else {
-                        Some(self.edge.header(0))
-                    };
-                    return Some((Ok(response), self));
-                }
-                () = quarantined(&mut quarantine) => {
-                    self.ended = true;
-                    // A code on which clients go on elsewhere: what they have seen last they have to ask for again.
-                    return Some((Err(Status::unavailable(StoreError::Corrupt.to_string())), self));
-                }
-                () = &mut self.leaderless => {
-                    self.ended = true;
-                    return Some((Err(StoreError::NoLeader.into()), self));
-                }
+                response = self.watch.next() => return Ok(response),
+                // A code on which clients go on elsewhere: what they have seen last they have to ask for again.
+                () = quarantined(&mut quarantine) => return Err(Status::unavailable(StoreError::Corrupt.to_string())),
+                () = &mut self.leaderless => return Err(StoreError::NoLeader.into()),
             }
         }
+    }
+
+    fn complete(&self, mut response: pb::WatchResponse) -> pb::WatchResponse {
+        response.header = match response.compact_revision {
+            0 => self.edge.complete(response.header),
+            _ => Some(self.edge.header(0)),
+        };
+        response
     }
 
     async fn handle(&mut self, request: pb::WatchRequest) {

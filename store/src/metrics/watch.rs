@@ -65,8 +65,9 @@ impl WatchMetrics {
         }
     }
 
-    pub(crate) fn note_sent(&self, Sending { since, carries }: Sending) {
-        let took = since.elapsed().as_secs_f64();
+    /// Returns a watch that runs from now on.
+    pub(crate) fn note_sent(&self, Sending { mut since, carries }: Sending) -> Stopwatch {
+        let took = since.lap().as_secs_f64();
         match carries {
             Carries::Events(events) => {
                 self.response_s.observe(took);
@@ -76,5 +77,6 @@ impl WatchMetrics {
             }
             Carries::Reply => self.reply_s.observe(took),
         }
+        since
     }
 }

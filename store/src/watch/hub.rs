@@ -87,6 +87,16 @@ impl Slot {
             self.signal.notify.notify_one();
         }
     }
+
+    pub(crate) fn enqueue_quietly(&self, wakes: &mut Vec<Arc<Signal>>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            let mut queue = self.signal.queue.lock();
+            queue.push_back(self.watch_id);
+            if queue.len() == 1 {
+                wakes.push(self.signal.clone());
+            }
+        }
+    }
 }
 
 impl Hub {
@@ -115,14 +125,17 @@ impl Hub {
         if blocks.is_empty() {
             return;
         }
+        let mut wakes = Vec::new();
         let mut inner = self.inner.lock();
         for block in blocks {
             for id in inner.matching(&block) {
                 let group = inner.groups.get_mut(&id).expect("a matched group exists");
-                group.note(block.revision);
+                group.note(block.revision, &mut wakes);
             }
             inner.ring.push(block);
         }
+        drop(inner);
+        wakes.iter().for_each(|signal| signal.notify.notify_one());
     }
 
     /// Starts over at `revision`, reached by other means than publication.
@@ -269,12 +282,12 @@ impl Inner {
 }
 
 impl Group {
-    fn note(&mut self, revision: i64) {
+    fn note(&mut self, revision: i64, wakes: &mut Vec<Arc<Signal>>) {
         self.matched.push_back(revision);
         if self.matched.len() > limits::WATCH_GROUP_REVISIONS {
             let forgotten = self.matched.pop_front().expect("more than one");
             self.complete_from = forgotten + 1;
         }
-        self.watchers.values().for_each(|slot| slot.enqueue());
+        self.watchers.values().for_each(|slot| slot.enqueue_quietly(wakes));
     }
 }

@@ -59,6 +59,8 @@ pub struct WatchStream {
     fragments: VecDeque<pb::WatchResponse>,
     /// The response that was given out last, until it is said to be sent.
     sending: Option<Sending>,
+    /// When that was, if nothing was waited for since.
+    turned: Option<Stopwatch>,
     /// Progress requests that wait for watchers to be served first.
     progress_asked: usize,
     /// Runs while some watcher wants to hear of progress.
@@ -94,6 +96,7 @@ impl WatchHub {
             replies: VecDeque::new(),
             fragments: VecDeque::new(),
             sending: None,
+            turned: None,
             progress_asked: 0,
             ticks: None,
         }
@@ -146,6 +149,7 @@ impl WatchStream {
 
     /// The next response; cancel-safe. `header.revision` is set, the rest of the header is the edge's.
     pub async fn next(&mut self) -> pb::WatchResponse {
+        self.turned = None;
         loop {
             // Busy watchers must not keep the quiet ones from hearing of progress.
             if let Some(ticks) = &mut self.ticks
@@ -177,7 +181,8 @@ impl WatchStream {
         if let Some(fragment) = self.fragments.pop_front() {
             return Some(fragment);
         }
-        let since = Stopwatch::start();
+        // Where one response follows the other, the end of one is the beginning of the next.
+        let since = self.turned.take().unwrap_or_else(Stopwatch::start);
         let response = self.whole()?;
         let carries = match (response.created || response.canceled) && response.compact_revision == 0 {
             true => Carries::Reply,
@@ -196,7 +201,7 @@ impl WatchStream {
         if self.fragments.is_empty()
             && let Some(sending) = self.sending.take()
         {
-            self.hub.core.metrics.watch.note_sent(sending);
+            self.turned = Some(self.hub.core.metrics.watch.note_sent(sending));
         }
     }
 
