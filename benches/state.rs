@@ -13,7 +13,6 @@ use kontiki_store::command::Command;
 use kontiki_store::ids::LogIndex;
 use kontiki_store::state::{Applied, State, StateOptions};
 use kontiki_store::watch::WatchStream;
-use prost::Message as _;
 use tempfile::TempDir;
 
 const KEYS: u64 = 10_000;
@@ -126,8 +125,7 @@ fn watch(criterion: &mut Criterion) {
                 applier.apply(&[put(next)]);
                 for stream in &mut streams {
                     wire.clear();
-                    let response = stream.ready().expect("every watcher has an event");
-                    response.encode(&mut wire).expect("the buffer grows");
+                    stream.ready().expect("every watcher has an event").put_frame(&mut wire);
                 }
             });
         });

@@ -61,12 +61,23 @@ enum Command {
     Snapshot(snapshot::Arguments),
 }
 
+/// A server's memory grows by small pages. A huge one is cleared where it is first touched, while nobody is answered: in a
+/// virtual machine whose own memory comes on demand, that took up to 15 ms. Other commands start programs of others, which
+/// would inherit it.
+fn small_pages() {
+    // Kernels without huge pages refuse, and need none of it.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == "shim") {
         kontiki_node_agent::runtime::shim_main();
     }
     let named_etcd = net::is_named_etcd(&arguments);
+    if named_etcd || arguments.get(1).is_some_and(|first| first == "store" || first == "server") {
+        small_pages();
+    }
     if named_etcd {
         arguments.insert(1, "store".into());
     }

@@ -34,7 +34,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         signals::end_with_parent()?;
     }
     let data_dir = settings.data_dir.clone();
-    store::small_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -80,20 +80,12 @@ pub fn main(arguments: &Arguments, program: &str) -> ExitCode {
 }
 
 fn run(settings: &StoreSettings) -> Result<()> {
-    small_pages();
     net::current_thread()?.block_on(async {
         let shutdown = signals::shutdown()?;
         let running = Running::start(settings).await?;
         running.until(shutdown).await;
         Ok(())
     })
-}
-
-/// Memory grows by small pages. A huge one is cleared where it is first touched, while the member answers nobody: in a
-/// virtual machine whose own memory comes on demand, that took up to 15 ms.
-pub fn small_pages() {
-    // Kernels without huge pages refuse, and need none of it.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The settings of a command line, with this process' environment and file system.

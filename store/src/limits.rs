@@ -43,6 +43,8 @@ pub const LEASE_CHANGES_KEPT: usize = 4096;
 pub const WATCH_RESPONSE_REVISIONS: usize = 1000;
 /// Bytes of events after which no further revision is added to a response.
 pub const WATCH_RESPONSE_BYTES: usize = 1 << 20;
+/// Responses that are ready go out together, up to about this many bytes.
+pub const WATCH_CHUNK_BYTES: usize = 32 << 10;
 /// A response of a watcher that accepts fragments is split above this: the largest request and half a mebibyte.
 pub const WATCH_FRAGMENT_BYTES: usize = (3 << 19) + (512 << 10);
 /// Matching revisions remembered for a group of watchers; a watcher further behind replays from disk.

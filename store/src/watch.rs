@@ -5,6 +5,7 @@
 //! revisions from disk, in bounded slices, on its own task. The rules of delivery (ordered, unique, without gaps, a
 //! revision in one response) are etcd's, and are kept here and nowhere else.
 
+mod answer;
 pub(crate) mod hub;
 mod intervals;
 mod replay;
@@ -15,4 +16,5 @@ mod stream;
 mod tests;
 mod watcher;
 
+pub use answer::Answer;
 pub use stream::{WatchHub, WatchStream, WatchStreamOptions};

@@ -95,7 +95,7 @@ impl Events {
                 return Ok(event);
             }
             let response = tokio::select! {
-                response = self.stream.next() => response,
+                answer = self.stream.next() => answer.decoded(),
                 () = self.member.stopped() => return Err(StoreError::Stopped.into()),
             };
             if response.canceled {

@@ -35,7 +35,6 @@ use kontiki_api::etcdserverpb::cluster_server::ClusterServer;
 use kontiki_api::etcdserverpb::kv_server::KvServer;
 use kontiki_api::etcdserverpb::lease_server::LeaseServer;
 use kontiki_api::etcdserverpb::maintenance_server::MaintenanceServer;
-use kontiki_api::etcdserverpb::watch_server::WatchServer;
 use kontiki_api::v3electionpb::election_server::ElectionServer;
 use kontiki_api::v3lockpb::lock_server::LockServer;
 use tonic::codec::CompressionEncoding;
@@ -46,6 +45,7 @@ use tower::Layer;
 
 use self::access::{Guard, guard};
 use self::metrics::layer::Counting;
+use self::watch::WatchServer;
 use crate::error::StoreError;
 use crate::limits;
 use crate::member::Member;
@@ -151,7 +151,7 @@ impl Edge {
 
     fn grpc(&self) -> Routes {
         let routes = Routes::new(self.kv())
-            .add_service(service!(self, WatchServer))
+            .add_service(guard(self, WatchServer::new(self.clone())))
             .add_service(service!(self, LeaseServer))
             .add_service(service!(self, ClusterServer))
             .add_service(service!(self, MaintenanceServer))

@@ -1,38 +1,86 @@
 //! The Watch service: one [`WatchStream`] for each gRPC stream.
 //!
 //! The response stream drives everything from the connection's own task: no task and no queue stand between the ring of
-//! revisions and the socket, so that a slow client holds back only itself.
+//! revisions and the socket, so that a slow client holds back only itself. Responses are put together as the bytes of many
+//! at once: a change that thousands of watchers are told of passes no layer a thousand times.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_stream::stream;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream};
+use http::{HeaderMap, HeaderValue, header};
+use http_body::Frame;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::watch_request::RequestUnion;
-use kontiki_api::etcdserverpb::watch_server::Watch;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::codec::{Codec as _, CompressionEncoding};
+use tonic::server::NamedService;
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::Service;
 
 use super::access::{Sender, split};
 use super::{Edge, wants_leader};
 use crate::auth::AuthError;
 use crate::error::StoreError;
 use crate::limits;
-use crate::watch::{WatchStream, WatchStreamOptions};
+use crate::watch::{Answer, WatchStream, WatchStreamOptions};
 
-type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+/// The service as a client port offers it. Generated code would take one message after the other.
+#[derive(Clone)]
+pub(super) struct WatchServer(Edge);
 
-#[tonic::async_trait]
-impl Watch for Edge {
-    type WatchStream = Responses;
+impl WatchServer {
+    pub(super) fn new(edge: Edge) -> Self {
+        Self(edge)
+    }
+}
 
-    async fn watch(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Response<Responses>, Status> {
-        self.refuse_limited()?;
-        let options = WatchStreamOptions {
-            progress_interval: self.config.progress_interval,
-            fragment_bytes: self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES,
+impl NamedService for WatchServer {
+    const NAME: &'static str = "etcdserverpb.Watch";
+}
+
+impl<B> Service<http::Request<B>> for WatchServer
+where
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let answer = match request.uri().path() {
+            "/etcdserverpb.Watch/Watch" => self.0.watch(request),
+            _ => Err(Status::unimplemented("")),
         };
+        ready(Ok(answer.unwrap_or_else(Status::into_http)))
+    }
+}
+
+impl Edge {
+    fn watch<B>(&self, request: http::Request<B>) -> Result<http::Response<Body>, Status>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let encoding = request_encoding(request.headers())?;
+        let size_max = self.config.max_request_bytes + limits::REQUEST_OVERHEAD_BYTES;
+        let decoder = ProstCodec::<pb::WatchResponse, pb::WatchRequest>::default().decoder();
+        let request =
+            Request::from_http(request.map(|body| Streaming::new_request(decoder, body, encoding, Some(size_max))));
+        self.refuse_limited()?;
+        let options = WatchStreamOptions { progress_interval: self.config.progress_interval, fragment_bytes: size_max };
         let leaderless = match wants_leader(request.metadata().as_ref()) {
             true => leaderless(self.member.leadership()).boxed(),
             false => std::future::pending().boxed(),
@@ -46,7 +94,51 @@ impl Watch for Edge {
             half_closed: false,
             leaderless,
         };
-        Ok(Response::new(Box::pin(session.responses())))
+        let mut response = http::Response::new(Body::new(Frames { chunks: Some(Box::pin(session.responses())) }));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        Ok(response)
+    }
+}
+
+/// How the messages of a request are compressed.
+fn request_encoding(headers: &HeaderMap) -> Result<Option<CompressionEncoding>, Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(None),
+        Some(b"gzip") => Ok(Some(CompressionEncoding::Gzip)),
+        Some(other) => {
+            let other = String::from_utf8_lossy(other);
+            let reason = format!("Content is compressed with `{other}` which isn't supported");
+            let mut status = Status::unimplemented(reason);
+            status.metadata_mut().insert("grpc-accept-encoding", "gzip,identity".parse().expect("it is ASCII"));
+            Err(status)
+        }
+    }
+}
+
+/// A body of gRPC: what the stream yields, then how it ended.
+struct Frames<S> {
+    /// None after the end.
+    chunks: Option<Pin<Box<S>>>,
+}
+
+impl<S: Stream<Item = Result<Bytes, Status>>> http_body::Body for Frames<S> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(chunks) = &mut self.chunks else { return Poll::Ready(None) };
+        let ended = match ready!(chunks.as_mut().poll_next(context)) {
+            Some(Ok(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.chunks = None;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(ended.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.chunks.is_none()
     }
 }
 
@@ -76,33 +168,40 @@ struct Session {
 }
 
 impl Session {
-    /// Until the client is gone, or must go elsewhere.
-    fn responses(mut self) -> impl Stream<Item = Result<pb::WatchResponse, Status>> {
+    /// Until the client is gone, or must go elsewhere: as many responses at a time as are ready.
+    fn responses(mut self) -> impl Stream<Item = Result<Bytes, Status>> {
         stream! {
             loop {
-                // What is ready goes out in a row, without a look at all else that might have happened.
-                for _ in 0..limits::WATCH_SERVED_AT_ONCE {
-                    let Some(response) = self.watch.ready() else { break };
-                    yield Ok(self.complete(response));
-                    // It is encoded, and as much of it with the connection as that takes.
-                    self.watch.sent();
-                }
+                let mut chunk = BytesMut::new();
                 match self.next().await {
-                    Ok(response) => {
-                        yield Ok(self.complete(response));
-                        self.watch.sent();
-                    }
+                    Ok(answer) => self.put(answer, &mut chunk),
                     Err(status) => {
                         yield Err(status);
                         return;
                     }
                 }
+                // What else is ready goes with it, without a look at all else that might have happened.
+                while chunk.len() < limits::WATCH_CHUNK_BYTES {
+                    let Some(answer) = self.watch.ready() else { break };
+                    self.put(answer, &mut chunk);
+                }
+                yield Ok(chunk.freeze());
             }
         }
     }
 
+    fn put(&mut self, mut answer: Answer, chunk: &mut BytesMut) {
+        let response = &mut answer.response;
+        response.header = match response.compact_revision {
+            0 => self.edge.complete(response.header),
+            _ => Some(self.edge.header(0)),
+        };
+        answer.put_frame(chunk);
+        self.watch.sent();
+    }
+
     /// The next response, or with what the stream ends.
-    async fn next(&mut self) -> Result<pb::WatchResponse, Status> {
+    async fn next(&mut self) -> Result<Answer, Status> {
         let mut quarantine = self.edge.member.quarantine();
         loop {
             let accepts = !self.half_closed && self.watch.replies_waiting() < limits::WATCH_REPLIES_WAITING;
@@ -111,20 +210,12 @@ impl Session {
                     Some(request) => self.handle(request).await,
                     None => self.half_closed = true,
                 },
-                response = self.watch.next() => return Ok(response),
+                answer = self.watch.next() => return Ok(answer),
                 // A code on which clients go on elsewhere: what they have seen last they have to ask for again.
                 () = quarantined(&mut quarantine) => return Err(Status::unavailable(StoreError::Corrupt.to_string())),
                 () = &mut self.leaderless => return Err(StoreError::NoLeader.into()),
             }
         }
-    }
-
-    fn complete(&self, mut response: pb::WatchResponse) -> pb::WatchResponse {
-        response.header = match response.compact_revision {
-            0 => self.edge.complete(response.header),
-            _ => Some(self.edge.header(0)),
-        };
-        response
     }
 
     async fn handle(&mut self, request: pb::WatchRequest) {

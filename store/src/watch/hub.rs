@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::intervals::Intervals;
@@ -65,17 +66,20 @@ pub(crate) struct Signal {
 /// A watcher's place among the groups.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
-    group: GroupId,
+    pub(super) group: GroupId,
     slot: u64,
     prev_kv: bool,
 }
+
+/// Mostly it is one.
+pub(crate) type Blocks = SmallVec<[Arc<Block>; 1]>;
 
 /// What a watcher finds when it looks.
 pub(crate) enum Look {
     /// Everything matching is read, up to and with this revision.
     Synced(i64),
     /// The next matching revisions, in order, and whether there are more after them, up to the given newest one.
-    Blocks { blocks: Vec<Arc<Block>>, more: bool, newest: i64 },
+    Blocks { blocks: Blocks, more: bool, newest: i64 },
     /// What follows is not in memory: it has to be read from disk, from this revision up to the given newest one.
     Behind { from: i64, newest: i64 },
 }
@@ -88,10 +92,12 @@ impl Slot {
         }
     }
 
-    pub(crate) fn enqueue_quietly(&self, wakes: &mut Vec<Arc<Signal>>) {
+    /// [`Slot::enqueue`], but for the stream's wake, which the caller owes to those in `wakes`.
+    fn enqueue_quietly(&self, wakes: &mut Vec<Arc<Signal>>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let mut queue = self.signal.queue.lock();
             queue.push_back(self.watch_id);
+            // Whoever put the one before there wakes it.
             if queue.len() == 1 {
                 wakes.push(self.signal.clone());
             }
@@ -207,12 +213,12 @@ impl Hub {
         if next < group.complete_from {
             return if next > newest { Look::Synced(newest) } else { Look::Behind { from: next, newest } };
         }
-        let first = group.matched.partition_point(|revision| *revision < next);
+        let first = group.first_matched(next);
         let Some(&from) = group.matched.get(first) else { return Look::Synced(newest) };
         if from < inner.ring.first() {
             return Look::Behind { from, newest };
         }
-        let mut blocks = Vec::new();
+        let mut blocks = Blocks::new();
         let mut bytes = 0;
         for revision in group.matched.range(first..) {
             if blocks.len() == limits::WATCH_RESPONSE_REVISIONS || bytes >= limits::WATCH_RESPONSE_BYTES {
@@ -282,6 +288,14 @@ impl Inner {
 }
 
 impl Group {
+    /// The place of the first matching revision from `next` on. Most watchers have read all but the newest.
+    fn first_matched(&self, next: i64) -> usize {
+        match self.matched.len().checked_sub(2) {
+            Some(near) if self.matched[near] < next => near + 1 + usize::from(self.matched[near + 1] < next),
+            _ => self.matched.partition_point(|revision| *revision < next),
+        }
+    }
+
     fn note(&mut self, revision: i64, wakes: &mut Vec<Arc<Signal>>) {
         self.matched.push_back(revision);
         if self.matched.len() > limits::WATCH_GROUP_REVISIONS {

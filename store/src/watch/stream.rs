@@ -16,9 +16,11 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_api::mvccpb::Event;
 use tokio::time::{Interval as Ticks, MissedTickBehavior};
 
+use super::answer::{Answer, Shared};
 use super::hub::{Hub, Look, Signal, Slot};
 use super::replay;
 use super::response;
+use super::ring::Block;
 use super::watcher::{Filter, Replaying, Watcher};
 use crate::io::clock::Stopwatch;
 use crate::limits;
@@ -57,6 +59,8 @@ pub struct WatchStream {
     replies: VecDeque<pb::WatchResponse>,
     /// The remaining parts of a response that has begun.
     fragments: VecDeque<pb::WatchResponse>,
+    /// What watchers that are served one after the other have in common.
+    shared: Option<Shared>,
     /// The response that was given out last, until it is said to be sent.
     sending: Option<Sending>,
     /// When that was, if nothing was waited for since.
@@ -69,7 +73,7 @@ pub struct WatchStream {
 
 /// What serving one watcher came to.
 enum Served {
-    Response(pb::WatchResponse),
+    Answer(Answer, Carries),
     /// Nothing to say; it may have more to look through.
     Nothing,
 }
@@ -95,6 +99,7 @@ impl WatchHub {
             signal: Arc::default(),
             replies: VecDeque::new(),
             fragments: VecDeque::new(),
+            shared: None,
             sending: None,
             turned: None,
             progress_asked: 0,
@@ -148,7 +153,7 @@ impl WatchStream {
     }
 
     /// The next response; cancel-safe. `header.revision` is set, the rest of the header is the edge's.
-    pub async fn next(&mut self) -> pb::WatchResponse {
+    pub async fn next(&mut self) -> Answer {
         self.turned = None;
         loop {
             // Busy watchers must not keep the quiet ones from hearing of progress.
@@ -157,8 +162,8 @@ impl WatchStream {
             {
                 self.tick();
             }
-            if let Some(response) = self.ready() {
-                return response;
+            if let Some(answer) = self.ready() {
+                return answer;
             }
             if !self.signal.queue.lock().is_empty() {
                 // A long replay takes its turn with everything else.
@@ -177,25 +182,22 @@ impl WatchStream {
     }
 
     /// A response, if one can be made without waiting. May give up early, with watchers still in the queue.
-    pub fn ready(&mut self) -> Option<pb::WatchResponse> {
+    pub fn ready(&mut self) -> Option<Answer> {
         if let Some(fragment) = self.fragments.pop_front() {
-            return Some(fragment);
+            return Some(fragment.into());
         }
         // Where one response follows the other, the end of one is the beginning of the next.
         let since = self.turned.take().unwrap_or_else(Stopwatch::start);
-        let response = self.whole()?;
-        let carries = match (response.created || response.canceled) && response.compact_revision == 0 {
-            true => Carries::Reply,
-            false => Carries::Events(
-                response.events.len() + self.fragments.iter().map(|part| part.events.len()).sum::<usize>(),
-            ),
+        let Some((answer, carries)) = self.whole() else {
+            // Nobody else is about to be told the same, and a quiet stream keeps nothing.
+            self.shared = None;
+            return None;
         };
         self.sending = Some(Sending { since, carries });
-        Some(response)
+        Some(answer)
     }
 
-    /// Notes that the response before has been handed on. Whoever hands responses to a connection says so when the
-    /// connection is ready for the next one.
+    /// Notes that the response before has been put into what its connection is given next.
     pub fn sent(&mut self) {
         // The parts of one response are sent as one.
         if self.fragments.is_empty()
@@ -206,20 +208,25 @@ impl WatchStream {
     }
 
     /// A response, or the first part of one.
-    fn whole(&mut self) -> Option<pb::WatchResponse> {
+    fn whole(&mut self) -> Option<(Answer, Carries)> {
         if let Some(reply) = self.replies.pop_front() {
-            return Some(reply);
+            let carries = match (reply.created || reply.canceled) && reply.compact_revision == 0 {
+                true => Carries::Reply,
+                false => Carries::Events(0),
+            };
+            return Some((reply.into(), carries));
         }
         for _ in 0..limits::WATCH_SERVED_AT_ONCE {
             let Some(watch_id) = self.signal.queue.lock().pop_front() else { break };
             // It may have been cancelled since it was queued.
             let Some(watcher) = self.watchers.get_mut(&watch_id) else { continue };
             watcher.slot.queued.store(false, Ordering::Release);
-            if let Served::Response(response) = self.serve(watch_id) {
-                return Some(response);
+            if let Served::Answer(answer, carries) = self.serve(watch_id) {
+                return Some((answer, carries));
             }
         }
-        if self.progress_asked > 0 { self.manual_progress() } else { None }
+        let progress = if self.progress_asked > 0 { self.manual_progress() } else { None };
+        progress.map(|response| (response.into(), Carries::Events(0)))
     }
 
     fn accept(&mut self, request: &pb::WatchCreateRequest) -> Result<(i64, Interval), &'static str> {
@@ -302,12 +309,18 @@ impl WatchStream {
                 let last = blocks.last().expect("at least one block").revision;
                 watcher.next = last + 1;
                 // What is past is told as of now, what is new as of when it happened.
-                (watcher.events(&hub.core, &blocks), if catches_up { newest } else { last })
+                let revision = if catches_up { newest } else { last };
+                if let ([block], true) = (&blocks[..], watcher.shares()) {
+                    return self.serve_shared(watch_id, revision, block);
+                }
+                (watcher.events(&hub.core, &blocks), revision)
             }
             Look::Behind { from, newest } => {
                 watcher.replaying.set(true);
                 match replay::slice(&hub.core, &watcher.interval, from, newest) {
-                    Err(replay::Compacted(floor)) => return Served::Response(self.end_compacted(watch_id, floor)),
+                    Err(replay::Compacted(floor)) => {
+                        return Served::Answer(self.end_compacted(watch_id, floor).into(), Carries::Events(0));
+                    }
                     Ok(slice) => {
                         watcher.next = slice.next;
                         watcher.slot.enqueue();
@@ -320,9 +333,30 @@ impl WatchStream {
             return Served::Nothing;
         }
         watcher.served_since_tick = true;
+        let carries = Carries::Events(events.len());
         hub.core.metrics.watch.events_sent.inc_by(events.len() as u64);
         let fragment = watcher.fragment;
-        Served::Response(self.respond(watch_id, revision, events, fragment))
+        Served::Answer(self.respond(watch_id, revision, events, fragment).into(), carries)
+    }
+
+    /// One block's events for a watcher that gets the same of them as others do.
+    fn serve_shared(&mut self, watch_id: i64, revision: i64, block: &Arc<Block>) -> Served {
+        let watcher = self.watchers.get_mut(&watch_id).expect("it is being served");
+        let (group, filter) = (watcher.registration.group, watcher.filter);
+        let shared = match &mut self.shared {
+            Some(shared) if shared.is_of(block, group, filter) => shared,
+            other => {
+                let events = watcher.events(&self.hub.core, std::slice::from_ref(block));
+                other.insert(Shared::new(block.clone(), group, filter, events))
+            }
+        };
+        if shared.count == 0 {
+            return Served::Nothing;
+        }
+        watcher.served_since_tick = true;
+        self.hub.core.metrics.watch.events_sent.inc_by(shared.count as u64);
+        let response = response::events(revision, watch_id, Vec::new());
+        Served::Answer(Answer::encoded(response, shared.events.clone()), Carries::Events(shared.count))
     }
 
     fn respond(&mut self, watch_id: i64, revision: i64, events: Vec<Event>, fragment: bool) -> pb::WatchResponse {

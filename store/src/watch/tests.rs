@@ -6,7 +6,7 @@ use kontiki_api::mvccpb::Event;
 use kontiki_api::mvccpb::event::EventType;
 use pb::watch_create_request::FilterType;
 
-use super::{WatchStream, WatchStreamOptions};
+use super::{Answer, WatchStream, WatchStreamOptions};
 use crate::metrics::{StateMetrics, WatchMetrics};
 use crate::state::StateOptions;
 use crate::state::testing::{Harness, delete_op, options, put_op, txn, uncached};
@@ -30,7 +30,7 @@ fn tiny_ring() -> StateOptions {
 }
 
 async fn next(stream: &mut WatchStream) -> pb::WatchResponse {
-    tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("a response in time")
+    tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("a response in time").decoded()
 }
 
 /// Lets the stream look at everything there is; whatever it finds is returned.
@@ -38,7 +38,7 @@ fn rest(stream: &mut WatchStream) -> Vec<pb::WatchResponse> {
     let mut responses = Vec::new();
     // Each round looks at a bounded number of watchers; an empty one may be followed by another.
     for _ in 0..1000 {
-        responses.extend(stream.ready());
+        responses.extend(stream.ready().map(Answer::decoded));
     }
     responses
 }
@@ -106,6 +106,59 @@ async fn a_waiting_stream_is_woken_by_a_commit() {
     tokio::task::yield_now().await;
     harness.put("k", "1");
     assert_eq!(texts(&waiting.await.unwrap()), "2:k=1");
+}
+
+#[tokio::test]
+async fn watchers_of_one_range_on_one_stream_are_each_told_what_they_asked_for() {
+    let mut harness = Harness::new();
+    harness.put("a", "0");
+    let mut stream = harness.reader().watch().stream();
+    let no_put = || pb::WatchCreateRequest { filters: vec![FilterType::Noput.into()], ..create("a", "z") };
+    for request in [create("a", "z"), create("a", "z"), no_put(), create("a", ""), no_put(), create("a", "z")] {
+        created(&mut stream, request).await;
+    }
+    created(&mut stream, pb::WatchCreateRequest { prev_kv: true, ..create("a", "z") }).await;
+    let told = async |stream: &mut WatchStream, count: usize| {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let response = next(stream).await;
+            all.push((response.watch_id, texts(&response)));
+        }
+        assert!(rest(stream).is_empty());
+        all.sort();
+        all
+    };
+    let same = |ids: &[i64], text: &str| ids.iter().map(|id| (*id, text.to_owned())).collect::<Vec<_>>();
+    harness.put("a", "1");
+    let expected = [same(&[0, 1, 3, 5], "3:a=1"), same(&[6], "3:a=1(0)")].concat();
+    assert_eq!(told(&mut stream, 5).await, expected);
+    harness.delete("a", "");
+    let expected = [same(&[0, 1, 2, 3, 4, 5], "4:-a"), same(&[6], "4:-a(1)")].concat();
+    assert_eq!(told(&mut stream, 7).await, expected);
+    // Two revisions at once are told together.
+    harness.put("b", "2");
+    harness.put("b", "3");
+    let expected = [same(&[0, 1, 5], "5:b=2 6:b=3"), same(&[6], "5:b=2 6:b=3(2)")].concat();
+    assert_eq!(told(&mut stream, 4).await, expected);
+}
+
+#[tokio::test]
+async fn a_frame_holds_what_the_whole_response_would() {
+    let mut harness = Harness::new();
+    let mut stream = harness.reader().watch().stream();
+    created(&mut stream, create("a", "z")).await;
+    created(&mut stream, create("a", "z")).await;
+    for value in ["1".repeat(10), "2".repeat(100_000)] {
+        harness.put("k", &value);
+        for _ in 0..2 {
+            let answer = stream.next().await;
+            let mut frame = bytes::BytesMut::new();
+            answer.put_frame(&mut frame);
+            let whole = prost::Message::encode_to_vec(&answer.decoded());
+            assert_eq!(frame[..5], [&[0][..], &u32::try_from(whole.len()).unwrap().to_be_bytes()].concat());
+            assert!(frame[5..] == whole[..] && whole.len() > value.len());
+        }
+    }
 }
 
 #[tokio::test]

@@ -86,6 +86,11 @@ impl Filter {
 }
 
 impl Watcher {
+    /// Whether another watcher with the same filter is told the same.
+    pub(crate) fn shares(&self) -> bool {
+        !self.filter.prev_kv && !self.fragment
+    }
+
     /// The watcher's events of these revisions, in order.
     pub(crate) fn events(&self, core: &Core, blocks: &[Arc<Block>]) -> Vec<Event> {
         let changes = blocks.iter().flat_map(|block| block.changes.iter());
