@@ -142,6 +142,27 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
     let shared = loads.iter().any(|load| !load.kind.needs_own_ground());
     let mut servers = if shared { servers(arguments).await? } else { Servers::running(Vec::new()) };
+    let mut results =
+        Results { servers: servers.describe(), runs: Vec::new(), comparisons: Vec::new(), failovers: Vec::new() };
+    let table = arguments.output == Output::Table;
+    if table && shared {
+        table::print_servers(&results.servers);
+    }
+    // What was measured before something failed is told all the same.
+    let measured = measure_all(arguments, loads, &mut servers, &mut results).await;
+    servers.stop().await?;
+    if let Some(dir) = &arguments.report {
+        let page = report::write(dir, &results).with_context(|| format!("cannot write to {}", dir.display()))?;
+        eprintln!("{}", page.display());
+    }
+    if !table {
+        println!("{}", serde_json::to_string_pretty(&results)?);
+    }
+    measured
+}
+
+async fn measure_all(arguments: &Arguments, loads: &Loads, servers: &mut Servers, results: &mut Results) -> Result<()> {
+    let table = arguments.output == Output::Table;
     let plan = drive::Plan {
         duration: arguments.duration,
         warm_up: arguments.warm_up,
@@ -150,12 +171,6 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
         value_bytes: arguments.value_size,
         keys: arguments.keys,
     };
-    let mut results =
-        Results { servers: servers.describe(), runs: Vec::new(), comparisons: Vec::new(), failovers: Vec::new() };
-    let table = arguments.output == Output::Table;
-    if table && shared {
-        table::print_servers(&results.servers);
-    }
     for load in loads.iter() {
         if let Kind::Failover(fault) = load.kind {
             let trials = if load.kind.needs_own_ground() {
@@ -167,7 +182,7 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
                 results.servers.extend(servers);
                 trials
             } else {
-                fail(arguments, fault, &mut servers).await?
+                fail(arguments, fault, servers).await?
             };
             if table {
                 table::print_failovers(&trials);
@@ -175,21 +190,13 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
             results.failovers.extend(trials);
             continue;
         }
-        let samples = in_turn(arguments, *load, &mut servers, &plan).await?;
+        let samples = in_turn(arguments, *load, servers, &plan).await?;
         let comparison = (servers.len() == 2).then(|| Comparison::of(&samples));
         if table {
             table::print(&samples, comparison.as_ref());
         }
         results.runs.extend(samples);
         results.comparisons.extend(comparison);
-    }
-    servers.stop().await?;
-    if let Some(dir) = &arguments.report {
-        let page = report::write(dir, &results).with_context(|| format!("cannot write to {}", dir.display()))?;
-        eprintln!("{}", page.display());
-    }
-    if !table {
-        println!("{}", serde_json::to_string_pretty(&results)?);
     }
     Ok(())
 }
@@ -238,7 +245,8 @@ async fn servers(arguments: &Arguments) -> Result<Servers> {
 
 /// The runs of one load: A alone, or A B, B A, A B …
 async fn in_turn(arguments: &Arguments, load: Load, servers: &mut Servers, plan: &drive::Plan) -> Result<Vec<Sample>> {
-    let rounds = if servers.len() == 2 { arguments.pairs } else { 1 };
+    // A second time, the keys would not be new.
+    let rounds = if servers.len() == 2 && load.kind != Kind::Fill { arguments.pairs } else { 1 };
     let mut samples = Vec::new();
     let progress = Progress::new();
     for round in 0..rounds {
