@@ -55,6 +55,8 @@ pub struct StateOptions {
     pub value_cache_bytes: usize,
     /// Recent revisions that watchers are served from without touching the disk.
     pub watch_ring_bytes: usize,
+    /// A watcher of no more keys finds the past by the index; another one looks through all that happened.
+    pub watch_replay_keys: usize,
     /// Whether physical compaction runs on a thread of its own. Without it, call [`State::compact_step`].
     pub background_compaction: bool,
     pub compaction_pace: CompactionPace,
@@ -83,6 +85,7 @@ impl Default for StateOptions {
             write_buffer_bytes: 8 << 20,
             value_cache_bytes: 16 << 20,
             watch_ring_bytes: 16 << 20,
+            watch_replay_keys: limits::WATCH_REPLAY_KEYS,
             background_compaction: true,
             compaction_pace: CompactionPace::default(),
             metrics: StateMetrics::default(),
@@ -174,7 +177,7 @@ impl State {
         let (applied, compacted) = (contents.applied.clone(), contents.compacted);
         let (revision, floor) = (contents.index.revision(), contents.index.floor());
         let core = Arc::new(Core::new(engine.clone(), contents, options.metrics.clone()));
-        let hub = Arc::new(Hub::new(core.clone(), revision, options.watch_ring_bytes));
+        let hub = Arc::new(Hub::new(core.clone(), revision, options.watch_ring_bytes, options.watch_replay_keys));
         let compactor = Arc::new(Compactor::new(core.clone(), compacted));
         let reader = Arc::new(Reader::new(core.clone(), hub.clone(), compactor.clone()));
         let compactor_thread = options.background_compaction.then(|| compactor.clone().spawn(options.compaction_pace));

@@ -120,6 +120,14 @@ impl Entry {
         after.checked_sub(1).map(|index| older[index])
     }
 
+    /// Its versions from `revision` on, oldest first.
+    pub fn since(&self, revision: i64) -> impl Iterator<Item = Past> {
+        let older = self.older.as_ref().map_or(&[][..], |history| &history.0);
+        let first = older.partition_point(|past| past.stamp.main < revision);
+        let newest = (self.main >= revision).then(|| self.newest_past());
+        older[first..].iter().copied().chain(newest)
+    }
+
     #[must_use]
     pub fn live_at(&self, revision: i64) -> bool {
         self.at(revision).is_some_and(|past| past.live())

@@ -181,6 +181,41 @@ impl Index {
         next
     }
 
+    /// What happened to a range's keys at the revisions `from` to `newest`, in order; `None` when more than `keys_max` keys
+    /// are in the range. Where there are more than `count` changes, some after those and their revisions are left out.
+    #[must_use]
+    pub fn changes(
+        &self,
+        interval: &Interval,
+        (from, newest): (i64, i64),
+        keys_max: usize,
+        count: usize,
+    ) -> Option<Vec<Past>> {
+        let (start, end) = interval.bounds()?;
+        let (mut keys, mut changes) = (0, Vec::new());
+        let _ = self.tree.scan(start, end, &mut |entry| {
+            keys += 1;
+            if keys > keys_max {
+                return ControlFlow::Break(());
+            }
+            let mut last = None;
+            for (taken, past) in entry.since(from).take_while(|past| past.stamp.main <= newest).enumerate() {
+                changes.push(past);
+                // One more than are asked for, and of another revision: it tells where the rest begins.
+                if taken > count && last != Some(past.stamp.main) {
+                    break;
+                }
+                last = Some(past.stamp.main);
+            }
+            ControlFlow::Continue(())
+        });
+        if keys > keys_max {
+            return None;
+        }
+        changes.sort_unstable_by_key(|past| past.stamp);
+        Some(changes)
+    }
+
     /// Prunes a slice of keys and returns where the next begins. Records in `removed` are to be deleted from disk.
     pub fn prune_slice(&mut self, from: &[u8], floor: i64, removed: &mut Vec<Past>) -> Option<Box<[u8]>> {
         assert!(floor <= self.floor, "only what readers can no longer ask for is pruned");
@@ -238,5 +273,37 @@ fn version(stamp: Stamp, kind: Kind, kv: &KeyValue, record_bytes: usize) -> Vers
         create_revision: kv.create_revision,
         version: kv.version,
         lease: kv.lease,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts one key at each revision from 2 on.
+    fn index(keys: &[&'static str]) -> Index {
+        let mut index = Index::new(1, -1, 0);
+        for (key, main) in keys.iter().zip(2..) {
+            let kv = KeyValue { key: Bytes::from_static(key.as_bytes()), ..KeyValue::default() };
+            index.record(Stamp::first(main), Kind::Put, &kv, Bytes::new());
+        }
+        index
+    }
+
+    #[test]
+    fn the_changes_of_a_few_keys_come_in_order() {
+        let index = index(&["a", "b", "a", "c", "a", "b", "a", "a"]);
+        let changes = |end: &'static str, revisions, keys_max, count| {
+            let interval = Interval::of(&Bytes::from_static(b"a"), &Bytes::from_static(end.as_bytes()));
+            let changes = index.changes(&interval, revisions, keys_max, count)?;
+            Some(changes.iter().map(|past| past.stamp.main).collect::<Vec<_>>())
+        };
+        assert_eq!(changes("d", (2, 9), 3, 100), Some((2..=9).collect()));
+        assert_eq!(changes("d", (2, 9), 2, 100), None);
+        assert_eq!(changes("c", (4, 8), 2, 100), Some(vec![4, 6, 7, 8]));
+        assert_eq!(changes("", (10, 12), 1, 100), Some(vec![]));
+        // Of what is left out, at least the first is there: it tells where the rest begins.
+        assert_eq!(changes("", (2, 9), 1, 2), Some(vec![2, 4, 6, 8]));
+        assert_eq!(changes("d", (2, 9), 3, 1).map(|mut some| some.drain(..3).collect()), Some(vec![2, 3, 4]));
     }
 }

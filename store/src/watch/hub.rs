@@ -21,6 +21,8 @@ use crate::state::core::Core;
 
 pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
+    /// A watcher of no more keys finds the past by the index.
+    pub(crate) replay_keys_max: usize,
     inner: Mutex<Inner>,
     /// Watchers that want `prev_kv`.
     previous_wanted: AtomicUsize,
@@ -106,7 +108,7 @@ impl Slot {
 }
 
 impl Hub {
-    pub(crate) fn new(core: Arc<Core>, revision: i64, ring_bytes_max: usize) -> Self {
+    pub(crate) fn new(core: Arc<Core>, revision: i64, ring_bytes_max: usize, replay_keys_max: usize) -> Self {
         let inner = Inner {
             ring: Ring::new(revision, ring_bytes_max),
             groups: HashMap::new(),
@@ -115,7 +117,7 @@ impl Hub {
             by_key: HashMap::new(),
             by_range: Intervals::default(),
         };
-        Self { core, inner: Mutex::new(inner), previous_wanted: AtomicUsize::new(0) }
+        Self { core, replay_keys_max, inner: Mutex::new(inner), previous_wanted: AtomicUsize::new(0) }
     }
 
     pub(crate) fn previous_wanted(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Reading missed revisions from disk, a slice at a time.
+//! Reading missed revisions, a slice at a time.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::io::engine::{Family, Step};
 use crate::limits;
 use crate::mvcc::index::At;
 use crate::mvcc::interval::Interval;
-use crate::mvcc::range;
+use crate::mvcc::range::{self, Records as _};
 use crate::mvcc::record::{self, Kind, Stamp};
 use crate::state::core::Core;
 
@@ -25,17 +25,81 @@ pub(crate) struct Slice {
 /// The history has been compacted away; the floor.
 pub(crate) struct Compacted(pub(crate) i64);
 
-/// Reads from `from` up to and with `newest`, ending early, at the end of a revision, when enough has been read.
-pub(crate) fn slice(core: &Core, interval: &Interval, from: i64, newest: i64) -> Result<Slice, Compacted> {
+/// Reads from `from` up to and with `newest`, ending early, at the end of a revision, when enough has been read. Where no
+/// more than `keys_max` keys are in the range, the index tells which records to read; else all are looked through.
+pub(crate) fn slice(
+    core: &Core,
+    interval: &Interval,
+    (from, newest): (i64, i64),
+    keys_max: usize,
+) -> Result<Slice, Compacted> {
     let _reading = core.metrics.reading();
-    let mut revisions: Vec<(i64, Vec<Change>)> = Vec::new();
+    let slice = indexed(core, interval, (from, newest), keys_max);
+    let slice = slice.unwrap_or_else(|| scanned(core, interval, (from, newest)));
+    // Compaction may have removed records while they were read; if it has come no further than `from`, it has not.
+    let floor = core.index.read().floor();
+    if from < floor {
+        return Err(Compacted(floor));
+    }
+    Ok(slice)
+}
+
+/// The changes of a slice by their revisions.
+#[derive(Default)]
+struct Revisions(Vec<(i64, Vec<Change>)>);
+
+impl Revisions {
+    fn push(&mut self, revision: i64, kind: Kind, kv: KeyValue) {
+        // A put that did not create its key replaced something, and a deletion always did.
+        let replaces = kind == Kind::Delete || kv.create_revision < revision;
+        let change = Change::new(kind, kv, replaces, None);
+        match self.0.last_mut() {
+            Some((last, changes)) if *last == revision => changes.push(change),
+            _ => self.0.push((revision, vec![change])),
+        }
+    }
+
+    fn until(self, next: i64) -> Slice {
+        let blocks = self.0.into_iter().map(|(revision, changes)| Arc::new(Block::new(revision, changes)));
+        Slice { blocks: blocks.collect(), next }
+    }
+}
+
+fn is_full(records: usize, bytes: usize) -> bool {
+    records >= limits::WATCH_REPLAY_RECORDS || bytes >= limits::WATCH_RESPONSE_BYTES
+}
+
+/// `None` when there are too many keys, or when a record has been compacted away meanwhile.
+fn indexed(core: &Core, interval: &Interval, (from, newest): (i64, i64), keys_max: usize) -> Option<Slice> {
+    let mut changes = core.index.read().changes(interval, (from, newest), keys_max, limits::WATCH_REPLAY_RECORDS)?;
+    let mut bytes = 0;
+    let rest = changes.iter().enumerate().position(|(index, past)| {
+        // Only between revisions: one is never delivered in parts.
+        let ends = is_full(index, bytes) && changes[index - 1].stamp.main != past.stamp.main;
+        bytes += past.size() as usize;
+        ends
+    });
+    let next = rest.map_or(newest + 1, |rest| changes[rest].stamp.main);
+    changes.truncate(rest.unwrap_or(changes.len()));
+    let stamps: Vec<Stamp> = changes.iter().map(|past| past.stamp).collect();
+    let engine = core.engine();
+    let mut revisions = Revisions::default();
+    for (stamp, record) in stamps.iter().zip(engine.load(&stamps)?) {
+        let decoded = record::decode(record).map_err(std::io::Error::other);
+        let (kind, kv) = decoded.unwrap_or_else(|error| engine.unreadable(&error));
+        revisions.push(stamp.main, kind, kv);
+    }
+    Some(revisions.until(next))
+}
+
+fn scanned(core: &Core, interval: &Interval, (from, newest): (i64, i64)) -> Slice {
+    let mut revisions = Revisions::default();
     let mut next = newest + 1;
     let (mut records, mut bytes, mut last) = (0, 0, 0);
     let mut visit = |key: &[u8], value: &[u8]| {
         let stamp = Stamp::from_bytes(key).map_err(std::io::Error::other)?;
-        let full = records >= limits::WATCH_REPLAY_RECORDS || bytes >= limits::WATCH_RESPONSE_BYTES;
         // Only between revisions: one is never delivered in parts.
-        if stamp.main > newest || (full && stamp.main != last) {
+        if stamp.main > newest || (is_full(records, bytes) && stamp.main != last) {
             next = next.min(stamp.main);
             return Ok(Step::Stop);
         }
@@ -44,26 +108,14 @@ pub(crate) fn slice(core: &Core, interval: &Interval, from: i64, newest: i64) ->
         let (kind, kv) = record::decode(Bytes::copy_from_slice(value)).map_err(std::io::Error::other)?;
         if interval.contains(&kv.key) {
             bytes += value.len();
-            // A put that did not create its key replaced something, and a deletion always did.
-            let replaces = kind == Kind::Delete || kv.create_revision < stamp.main;
-            let change = Change::new(kind, kv, replaces, None);
-            match revisions.last_mut() {
-                Some((revision, changes)) if *revision == stamp.main => changes.push(change),
-                _ => revisions.push((stamp.main, vec![change])),
-            }
+            revisions.push(stamp.main, kind, kv);
         }
         Ok::<_, std::io::Error>(Step::Next)
     };
     let engine = core.engine();
     let scanned = engine.scan(Family::Records, &Stamp::first(from).to_bytes(), &mut visit);
     scanned.unwrap_or_else(|error| engine.unreadable(&error));
-    // Compaction may have removed records while they were read; if it has come no further than `from`, it has not.
-    let floor = core.index.read().floor();
-    if from < floor {
-        return Err(Compacted(floor));
-    }
-    let blocks = revisions.into_iter().map(|(revision, changes)| Arc::new(Block::new(revision, changes)));
-    Ok(Slice { blocks: blocks.collect(), next })
+    revisions.until(next)
 }
 
 /// The value of `key` before its change at `revision`; nothing if there was none or it has been compacted away.

@@ -317,7 +317,7 @@ impl WatchStream {
             }
             Look::Behind { from, newest } => {
                 watcher.replaying.set(true);
-                match replay::slice(&hub.core, &watcher.interval, from, newest) {
+                match replay::slice(&hub.core, &watcher.interval, (from, newest), hub.replay_keys_max) {
                     Err(replay::Compacted(floor)) => {
                         return Served::Answer(self.end_compacted(watch_id, floor).into(), Carries::Events(0));
                     }

@@ -175,7 +175,12 @@ async fn a_deletion_carries_key_and_revision_only() {
 
 #[tokio::test]
 async fn history_comes_first_and_then_what_is_new_without_gap() {
-    for options in [options(), tiny_ring(), StateOptions { watch_ring_bytes: 1, ..uncached() }] {
+    for options in [
+        options(),
+        tiny_ring(),
+        StateOptions { watch_replay_keys: 0, ..tiny_ring() },
+        StateOptions { watch_ring_bytes: 1, ..uncached() },
+    ] {
         let mut harness = Harness::with(options);
         for n in 2..10 {
             harness.put(if n % 2 == 0 { "a" } else { "b" }, &n.to_string());

@@ -10,8 +10,14 @@ use crate::state::testing::{Harness, delete, delete_op, options, put, put_op, tx
 /// One writer on a thread of its own; watchers that come at different times must see the same, each from its start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_concurrent_writer_nothing_is_lost_repeated_or_reordered() {
+    for watch_replay_keys in [0, 64] {
+        see_all_of_a_concurrent_writer(watch_replay_keys).await;
+    }
+}
+
+async fn see_all_of_a_concurrent_writer(watch_replay_keys: usize) {
     const WRITES: i64 = 4000;
-    let ring = StateOptions { watch_ring_bytes: 20_000, background_compaction: true, ..options() };
+    let ring = StateOptions { watch_ring_bytes: 20_000, watch_replay_keys, background_compaction: true, ..options() };
     let mut harness = Harness::with(ring);
     let reader = harness.reader();
     let writer = std::thread::spawn(move || {
@@ -70,10 +76,12 @@ proptest! {
     #[test]
     fn a_watcher_sees_exactly_the_changes_in_its_range(
         ring_bytes in prop_oneof![Just(1_usize), Just(2000), Just(1 << 20)],
+        replay_keys in prop_oneof![Just(0_usize), Just(2), Just(64)],
         steps in prop::collection::vec((0_u8..10, 0_u8..12, any::<bool>(), prop::bool::weighted(0.1)), 1..120),
         watchers in prop::collection::vec((0_u8..10, 0_u8..12, 0_usize..60, 0_i64..40), 1..8),
     ) {
-        let mut harness = Harness::with(StateOptions { watch_ring_bytes: ring_bytes, ..options() });
+        let ring = StateOptions { watch_ring_bytes: ring_bytes, watch_replay_keys: replay_keys, ..options() };
+        let mut harness = Harness::with(ring);
         let mut all: Vec<(i64, u8, String)> = Vec::new();
         let mut streams = Vec::new();
         for (index, (key, other, deletes, reads)) in steps.into_iter().enumerate() {
