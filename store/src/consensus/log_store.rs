@@ -190,6 +190,7 @@ impl RaftLogStorage<Types> for LogStore {
         durable.await.map_err(io::Error::other)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the task decides nothing: it wakes the log's thread a moment later")]
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
