@@ -148,9 +148,8 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
     if table && shared {
         table::print_servers(&results.servers);
     }
-    // What was measured before something failed is told all the same.
+    // What was measured before something failed is told all the same, and first: a member that has died cannot be stopped.
     let measured = measure_all(arguments, loads, &mut servers, &mut results).await;
-    servers.stop().await?;
     if let Some(dir) = &arguments.report {
         let page = report::write(dir, &results).with_context(|| format!("cannot write to {}", dir.display()))?;
         eprintln!("{}", page.display());
@@ -158,7 +157,8 @@ async fn measure(arguments: &Arguments, loads: &Loads) -> Result<()> {
     if !table {
         println!("{}", serde_json::to_string_pretty(&results)?);
     }
-    measured
+    let stopped = servers.stop().await;
+    measured.and(stopped)
 }
 
 async fn measure_all(arguments: &Arguments, loads: &Loads, servers: &mut Servers, results: &mut Results) -> Result<()> {
