@@ -33,7 +33,7 @@ pub use self::server::ServerMetrics;
 pub use self::snapshot::SnapshotMetrics;
 pub use self::state::{Counts, StateMetrics};
 pub use self::wal::WalMetrics;
-pub use self::watch::{Carries, Sending, WatchMetrics};
+pub use self::watch::{Carries, WatchMetrics};
 
 /// All metrics of one member.
 pub struct Metrics {

@@ -16,5 +16,5 @@ mod stream;
 mod tests;
 mod watcher;
 
-pub use answer::Answer;
+pub use answer::{Answer, Head};
 pub use stream::{WatchHub, WatchStream, WatchStreamOptions};

@@ -30,7 +30,7 @@ use super::{Edge, wants_leader};
 use crate::auth::AuthError;
 use crate::error::StoreError;
 use crate::limits;
-use crate::watch::{Answer, WatchStream, WatchStreamOptions};
+use crate::watch::{Answer, Head, WatchStream, WatchStreamOptions};
 
 /// The service as a client port offers it. Generated code would take one message after the other.
 #[derive(Clone)]
@@ -172,32 +172,35 @@ impl Session {
     fn responses(mut self) -> impl Stream<Item = Result<Bytes, Status>> {
         stream! {
             loop {
-                let mut chunk = BytesMut::new();
-                match self.next().await {
-                    Ok(answer) => self.put(answer, &mut chunk),
+                let first = match self.next().await {
+                    Ok(answer) => answer,
                     Err(status) => {
                         yield Err(status);
                         return;
                     }
-                }
-                // What else is ready goes with it, without a look at all else that might have happened.
-                while chunk.len() < limits::WATCH_CHUNK_BYTES {
-                    let Some(answer) = self.watch.ready() else { break };
-                    self.put(answer, &mut chunk);
-                }
-                yield Ok(chunk.freeze());
+                };
+                yield Ok(self.chunk(first));
             }
         }
     }
 
-    fn put(&mut self, mut answer: Answer, chunk: &mut BytesMut) {
-        let response = &mut answer.response;
-        response.header = match response.compact_revision {
-            0 => self.edge.complete(response.header),
-            _ => Some(self.edge.header(0)),
-        };
-        answer.put_frame(chunk);
+    /// A response, and what else is ready, without a look at all else that might have happened.
+    fn chunk(&mut self, first: Answer) -> Bytes {
+        let (mut chunk, mut head) = (BytesMut::new(), Head::default());
+        let place = self.edge.header(0);
+        let mut ready = Some(first);
+        while let Some(mut answer) = ready {
+            let response = &mut answer.response;
+            let revision = match response.compact_revision {
+                0 => response.header.map_or(0, |header| header.revision),
+                _ => 0,
+            };
+            response.header = Some(pb::ResponseHeader { revision, ..place });
+            answer.put_frame(&mut head, &mut chunk);
+            ready = if chunk.len() < limits::WATCH_CHUNK_BYTES { self.watch.ready() } else { None };
+        }
         self.watch.sent();
+        chunk.freeze()
     }
 
     /// The next response, or with what the stream ends.

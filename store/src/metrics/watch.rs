@@ -1,9 +1,10 @@
 //! Watchers, and how long their responses take on the way out.
 
+use std::time::Duration;
+
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 
 use super::{counter, doubling, gauge, histogram};
-use crate::io::clock::Stopwatch;
 
 #[derive(Clone)]
 pub struct WatchMetrics {
@@ -21,13 +22,7 @@ pub struct WatchMetrics {
     pub progress_s: Histogram,
 }
 
-/// A response on its way out: since it was begun to be put together.
-#[derive(Debug)]
-pub struct Sending {
-    pub since: Stopwatch,
-    pub carries: Carries,
-}
-
+/// What a response tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
     /// What a watcher asked for. None with progress, and with the news that it was overtaken by compaction.
@@ -65,18 +60,19 @@ impl WatchMetrics {
         }
     }
 
-    /// Returns a watch that runs from now on.
-    pub(crate) fn note_sent(&self, Sending { mut since, carries }: Sending) -> Stopwatch {
-        let took = since.lap().as_secs_f64();
-        match carries {
-            Carries::Events(events) => {
-                self.response_s.observe(took);
-                if events > 0 {
-                    self.response_per_event_s.observe(took / events as f64);
+    /// Notes responses that left together; each took as long as the other.
+    pub(crate) fn note_sent(&self, took: Duration, responses: &[Carries]) {
+        let each = took.as_secs_f64() / responses.len().max(1) as f64;
+        for carries in responses {
+            match carries {
+                Carries::Events(events) => {
+                    self.response_s.observe(each);
+                    if *events > 0 {
+                        self.response_per_event_s.observe(each / *events as f64);
+                    }
                 }
+                Carries::Reply => self.reply_s.observe(each),
             }
-            Carries::Reply => self.reply_s.observe(took),
         }
-        since
     }
 }

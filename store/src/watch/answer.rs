@@ -7,40 +7,72 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_api::etcdserverpb as pb;
+use kontiki_api::mvccpb::Event;
 use prost::Message;
+use prost::encoding::int64;
 
 use super::hub::GroupId;
+use super::response;
 use super::ring::Block;
-use super::watcher::Filter;
+use super::watcher::{Filter, Watcher};
 
 /// A response. In its header only the revision is set, and the rest of it is the edge's.
 #[derive(Debug)]
 pub struct Answer {
     pub response: pb::WatchResponse,
-    /// More of its events, encoded.
-    encoded: Bytes,
+    /// Its events, encoded; then the response has only a header and the watcher's id.
+    encoded: Option<Bytes>,
+}
+
+/// The header of the response before, encoded: mostly the next one's is the same.
+#[derive(Default)]
+pub struct Head {
+    header: pb::ResponseHeader,
+    encoded: Vec<u8>,
+}
+
+impl Head {
+    fn of(&mut self, header: &pb::ResponseHeader) -> &[u8] {
+        if self.header != *header || self.encoded.is_empty() {
+            self.header = *header;
+            self.encoded = pb::WatchResponse { header: Some(*header), ..Default::default() }.encode_to_vec();
+        }
+        &self.encoded
+    }
 }
 
 /// The flag of compression and the length, before every message of gRPC.
 const PREFIX_BYTES: usize = 5;
 
+/// `watch_id` of a response.
+const WATCH_ID: u32 = 2;
+
 impl Answer {
-    pub(super) fn encoded(response: pb::WatchResponse, encoded: Bytes) -> Self {
-        Self { response, encoded }
+    pub(super) fn shared(revision: i64, watch_id: i64, events: Bytes) -> Self {
+        Self { response: response::events(revision, watch_id, Vec::new()), encoded: Some(events) }
     }
 
     /// Appends it as gRPC sends it.
     ///
     /// # Panics
     /// When it is longer than 4 GiB.
-    pub fn put_frame(&self, to: &mut BytesMut) {
-        let length = self.response.encoded_len() + self.encoded.len();
-        to.reserve(PREFIX_BYTES + length);
-        to.put_u8(0);
-        to.put_u32(u32::try_from(length).expect("a response is limited by what it is made of"));
-        self.response.encode(to).expect("there is room");
-        // Fields of a message may come in pieces; events are its last ones.
-        to.extend_from_slice(&self.encoded);
+    pub fn put_frame(&self, head: &mut Head, to: &mut BytesMut) {
+        let Self { response, encoded } = self;
+        let (Some(events), Some(header)) = (encoded, &response.header) else {
+            put_prefix(response.encoded_len(), to);
+            return response.encode(to).expect("there is room");
+        };
+        let head = head.of(header);
+        let id_bytes = match response.watch_id {
+            0 => 0,
+            id => int64::encoded_len(WATCH_ID, &id),
+        };
+        put_prefix(head.len() + id_bytes + events.len(), to);
+        to.extend_from_slice(head);
+        if id_bytes > 0 {
+            int64::encode(WATCH_ID, &response.watch_id, to);
+        }
+        to.extend_from_slice(events);
     }
 
     /// The whole response, for whoever reads it in this program.
@@ -50,14 +82,20 @@ impl Answer {
     #[must_use]
     pub fn decoded(self) -> pb::WatchResponse {
         let mut response = self.response;
-        response.merge(self.encoded).expect("what was encoded can be decoded");
+        response.merge(self.encoded.unwrap_or_default()).expect("what was encoded can be decoded");
         response
     }
 }
 
+fn put_prefix(length: usize, to: &mut BytesMut) {
+    to.reserve(PREFIX_BYTES + length);
+    to.put_u8(0);
+    to.put_u32(u32::try_from(length).expect("a response is limited by what it is made of"));
+}
+
 impl From<pb::WatchResponse> for Answer {
     fn from(response: pb::WatchResponse) -> Self {
-        Self { response, encoded: Bytes::new() }
+        Self { response, encoded: None }
     }
 }
 
@@ -67,23 +105,35 @@ pub(super) struct Shared {
     block: Arc<Block>,
     group: GroupId,
     filter: Filter,
+    /// The block is all there is for a watcher whose next revision is this one, as long as the newest revision is that one.
+    pub(super) from: i64,
+    pub(super) newest: i64,
     pub(super) count: usize,
     pub(super) events: Bytes,
 }
 
 impl Shared {
-    pub(super) fn new(
-        block: Arc<Block>,
-        group: GroupId,
-        filter: Filter,
-        events: Vec<kontiki_api::mvccpb::Event>,
-    ) -> Self {
-        let count = events.len();
+    pub(super) fn new(block: Arc<Block>, watcher: &Watcher, events: Vec<Event>) -> Self {
+        let (group, filter, count) = (watcher.registration.group, watcher.filter, events.len());
         let events = pb::WatchResponse { events, ..Default::default() }.encode_to_vec().into();
-        Self { block, group, filter, count, events }
+        Self { from: block.revision, newest: block.revision, block, group, filter, count, events }
     }
 
-    pub(super) fn is_of(&self, block: &Arc<Block>, group: GroupId, filter: Filter) -> bool {
-        Arc::ptr_eq(&self.block, block) && self.group == group && self.filter == filter
+    pub(super) fn revision(&self) -> i64 {
+        self.block.revision
+    }
+
+    /// Whether the events are `watcher`'s of `block`.
+    pub(super) fn is_of(&self, block: &Arc<Block>, watcher: &Watcher) -> bool {
+        Arc::ptr_eq(&self.block, block) && self.is_alike(watcher)
+    }
+
+    /// Whether `watcher` stands where the one before it did.
+    pub(super) fn is_for(&self, watcher: &Watcher) -> bool {
+        self.from == watcher.next && self.is_alike(watcher) && !watcher.replaying.get() && watcher.shares()
+    }
+
+    fn is_alike(&self, watcher: &Watcher) -> bool {
+        self.group == watcher.registration.group && self.filter == watcher.filter
     }
 }

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::intervals::Intervals;
+use super::replay::Recent;
 use super::ring::{Block, Ring};
 use crate::limits;
 use crate::mvcc::interval::Interval;
@@ -23,7 +24,10 @@ pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
     /// A watcher of no more keys finds the past by the index.
     pub(crate) replay_keys_max: usize,
+    pub(crate) recent: Recent,
     inner: Mutex<Inner>,
+    /// The newest revision that is published, or about to be: changed before any watcher is marked.
+    newest: AtomicI64,
     /// Watchers that want `prev_kv`.
     previous_wanted: AtomicUsize,
 }
@@ -88,7 +92,7 @@ pub(crate) enum Look {
 
 impl Slot {
     pub(crate) fn enqueue(&self) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
+        if !self.queued.swap(true, Ordering::SeqCst) {
             self.signal.queue.lock().push_back(self.watch_id);
             self.signal.notify.notify_one();
         }
@@ -96,7 +100,7 @@ impl Slot {
 
     /// [`Slot::enqueue`], but for the stream's wake, which the caller owes to those in `wakes`.
     fn enqueue_quietly(&self, wakes: &mut Vec<Arc<Signal>>) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
+        if !self.queued.swap(true, Ordering::SeqCst) {
             let mut queue = self.signal.queue.lock();
             queue.push_back(self.watch_id);
             // Whoever put the one before there wakes it.
@@ -117,7 +121,8 @@ impl Hub {
             by_key: HashMap::new(),
             by_range: Intervals::default(),
         };
-        Self { core, replay_keys_max, inner: Mutex::new(inner), previous_wanted: AtomicUsize::new(0) }
+        let recent = Recent::default();
+        Self { core, replay_keys_max, recent, inner: Mutex::new(inner), newest: AtomicI64::new(revision), previous_wanted: AtomicUsize::new(0) }
     }
 
     pub(crate) fn previous_wanted(&self) -> bool {
@@ -129,12 +134,19 @@ impl Hub {
         self.inner.lock().ring.revision()
     }
 
+    /// The newest revision. Who is no longer marked, and then sees the same one as at an earlier look, has missed nothing
+    /// since: whatever is published afterwards marks it again.
+    pub(crate) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn publish(&self, blocks: Vec<Block>) {
         if blocks.is_empty() {
             return;
         }
         let mut wakes = Vec::new();
         let mut inner = self.inner.lock();
+        self.newest.store(blocks.last().expect("there is one").revision, Ordering::SeqCst);
         for block in blocks {
             for id in inner.matching(&block) {
                 let group = inner.groups.get_mut(&id).expect("a matched group exists");
@@ -148,14 +160,16 @@ impl Hub {
 
     /// Starts over at `revision`, reached by other means than publication.
     pub(crate) fn reset(&self, revision: i64) {
+        self.recent.forget();
         let mut inner = self.inner.lock();
+        self.newest.store(revision, Ordering::SeqCst);
         let synced_before = inner.ring.revision() + 1;
         inner.ring.reset(revision);
         for group in inner.groups.values_mut() {
             group.matched.clear();
             group.complete_from = revision + 1;
             for slot in group.watchers.values() {
-                if !slot.queued.load(Ordering::Acquire) {
+                if !slot.queued.load(Ordering::SeqCst) {
                     slot.synced_before.store(synced_before, Ordering::Release);
                     slot.enqueue();
                 }
@@ -184,6 +198,13 @@ impl Hub {
             self.previous_wanted.fetch_add(1, Ordering::Relaxed);
         }
         (Registration { group, slot: id, prev_kv }, revision, start)
+    }
+
+    /// Notes that a watcher has seen the past.
+    pub(crate) fn has_caught_up(&self) {
+        if self.core.metrics.watch.slow_watchers.get() == 0 {
+            self.recent.forget();
+        }
     }
 
     pub(crate) fn unregister(&self, registration: Registration) {

@@ -1,10 +1,13 @@
 //! Reading missed revisions, a slice at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kontiki_api::mvccpb::KeyValue;
+use parking_lot::Mutex;
 
+use super::hub::Hub;
 use super::ring::{Block, Change};
 use crate::io::engine::{Family, Step};
 use crate::limits;
@@ -14,34 +17,88 @@ use crate::mvcc::range::{self, Records as _};
 use crate::mvcc::record::{self, Kind, Stamp};
 use crate::state::core::Core;
 
-/// One slice of history, for one range.
+/// Consecutive revisions as they were read from disk.
+pub(crate) struct Past {
+    from: i64,
+    /// The first revision after them.
+    next: i64,
+    blocks: Vec<Arc<Block>>,
+}
+
+/// The part of it that a watcher has not seen.
 pub(crate) struct Slice {
-    /// The revisions with matching changes; only those changes are in them.
-    pub(crate) blocks: Vec<Arc<Block>>,
+    past: Arc<Past>,
+    seen: usize,
+}
+
+impl Slice {
+    /// The watcher's changes are all in here, and maybe others.
+    pub(crate) fn blocks(&self) -> &[Arc<Block>] {
+        &self.past.blocks[self.seen..]
+    }
+
     /// Everything before this revision has been seen.
-    pub(crate) next: i64,
+    pub(crate) fn next(&self) -> i64 {
+        self.past.next
+    }
+
+    #[cfg(test)]
+    pub(crate) fn was_read_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.past, &other.past)
+    }
+}
+
+/// What was read last, in the order of its use: who comes back after a failure comes with all the others, and they have
+/// missed the same.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<VecDeque<Arc<Past>>>);
+
+impl Recent {
+    fn find(&self, from: i64) -> Option<Arc<Past>> {
+        let mut pasts = self.0.lock();
+        let place = pasts.iter().position(|past| (past.from..past.next).contains(&from))?;
+        let found = pasts.remove(place).expect("it was just seen");
+        pasts.push_back(found.clone());
+        Some(found)
+    }
+
+    fn keep(&self, past: Arc<Past>) {
+        let mut pasts = self.0.lock();
+        pasts.push_back(past);
+        if pasts.len() > limits::WATCH_PASTS_KEPT {
+            pasts.pop_front();
+        }
+    }
+
+    /// For when nobody replays any more.
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
+    }
 }
 
 /// The history has been compacted away; the floor.
 pub(crate) struct Compacted(pub(crate) i64);
 
 /// Reads from `from` up to and with `newest`, ending early, at the end of a revision, when enough has been read. Where no
-/// more than `keys_max` keys are in the range, the index tells which records to read; else all are looked through.
-pub(crate) fn slice(
-    core: &Core,
-    interval: &Interval,
-    (from, newest): (i64, i64),
-    keys_max: usize,
-) -> Result<Slice, Compacted> {
+/// more than `keys_max` keys are in the range, the index tells which records to read; else all are read, for everybody.
+pub(crate) fn slice(hub: &Hub, interval: &Interval, (from, newest): (i64, i64)) -> Result<Slice, Compacted> {
+    let core = &hub.core;
     let _reading = core.metrics.reading();
-    let slice = indexed(core, interval, (from, newest), keys_max);
-    let slice = slice.unwrap_or_else(|| scanned(core, interval, (from, newest)));
+    let past = match indexed(core, interval, (from, newest), hub.replay_keys_max) {
+        Some(own) => Arc::new(own),
+        None => hub.recent.find(from).unwrap_or_else(|| {
+            let read = Arc::new(scanned(core, (from, newest)));
+            hub.recent.keep(read.clone());
+            read
+        }),
+    };
     // Compaction may have removed records while they were read; if it has come no further than `from`, it has not.
     let floor = core.index.read().floor();
     if from < floor {
         return Err(Compacted(floor));
     }
-    Ok(slice)
+    let seen = past.blocks.partition_point(|block| block.revision < from);
+    Ok(Slice { past, seen })
 }
 
 /// The changes of a slice by their revisions.
@@ -59,9 +116,9 @@ impl Revisions {
         }
     }
 
-    fn until(self, next: i64) -> Slice {
+    fn between(self, from: i64, next: i64) -> Past {
         let blocks = self.0.into_iter().map(|(revision, changes)| Arc::new(Block::new(revision, changes)));
-        Slice { blocks: blocks.collect(), next }
+        Past { from, next, blocks: blocks.collect() }
     }
 }
 
@@ -70,7 +127,7 @@ fn is_full(records: usize, bytes: usize) -> bool {
 }
 
 /// `None` when there are too many keys, or when a record has been compacted away meanwhile.
-fn indexed(core: &Core, interval: &Interval, (from, newest): (i64, i64), keys_max: usize) -> Option<Slice> {
+fn indexed(core: &Core, interval: &Interval, (from, newest): (i64, i64), keys_max: usize) -> Option<Past> {
     let mut changes = core.index.read().changes(interval, (from, newest), keys_max, limits::WATCH_REPLAY_RECORDS)?;
     let mut bytes = 0;
     let rest = changes.iter().enumerate().position(|(index, past)| {
@@ -89,10 +146,10 @@ fn indexed(core: &Core, interval: &Interval, (from, newest): (i64, i64), keys_ma
         let (kind, kv) = decoded.unwrap_or_else(|error| engine.unreadable(&error));
         revisions.push(stamp.main, kind, kv);
     }
-    Some(revisions.until(next))
+    Some(revisions.between(from, next))
 }
 
-fn scanned(core: &Core, interval: &Interval, (from, newest): (i64, i64)) -> Slice {
+fn scanned(core: &Core, (from, newest): (i64, i64)) -> Past {
     let mut revisions = Revisions::default();
     let mut next = newest + 1;
     let (mut records, mut bytes, mut last) = (0, 0, 0);
@@ -106,16 +163,14 @@ fn scanned(core: &Core, interval: &Interval, (from, newest): (i64, i64)) -> Slic
         last = stamp.main;
         records += 1;
         let (kind, kv) = record::decode(Bytes::copy_from_slice(value)).map_err(std::io::Error::other)?;
-        if interval.contains(&kv.key) {
-            bytes += value.len();
-            revisions.push(stamp.main, kind, kv);
-        }
+        bytes += value.len();
+        revisions.push(stamp.main, kind, kv);
         Ok::<_, std::io::Error>(Step::Next)
     };
     let engine = core.engine();
     let scanned = engine.scan(Family::Records, &Stamp::first(from).to_bytes(), &mut visit);
     scanned.unwrap_or_else(|error| engine.unreadable(&error));
-    revisions.until(next)
+    revisions.between(from, next)
 }
 
 /// The value of `key` before its change at `revision`; nothing if there was none or it has been compacted away.

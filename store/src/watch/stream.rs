@@ -20,11 +20,10 @@ use super::answer::{Answer, Shared};
 use super::hub::{Hub, Look, Signal, Slot};
 use super::replay;
 use super::response;
-use super::ring::Block;
 use super::watcher::{Filter, Replaying, Watcher};
 use crate::io::clock::Stopwatch;
 use crate::limits;
-use crate::metrics::{Carries, Sending};
+use crate::metrics::Carries;
 use crate::mvcc::interval::Interval;
 
 /// Where streams are made; cheap to clone.
@@ -52,7 +51,8 @@ impl Default for WatchStreamOptions {
 pub struct WatchStream {
     hub: Arc<Hub>,
     options: WatchStreamOptions,
-    watchers: BTreeMap<i64, Watcher>,
+    /// In boxes, so that finding one touches little beside it.
+    watchers: BTreeMap<i64, Box<Watcher>>,
     /// The id that is tried next for a watcher that does not bring one.
     next_id: i64,
     signal: Arc<Signal>,
@@ -61,10 +61,10 @@ pub struct WatchStream {
     fragments: VecDeque<pb::WatchResponse>,
     /// What watchers that are served one after the other have in common.
     shared: Option<Shared>,
-    /// The response that was given out last, until it is said to be sent.
-    sending: Option<Sending>,
-    /// When that was, if nothing was waited for since.
-    turned: Option<Stopwatch>,
+    /// The responses that were given out and are not said to be sent yet.
+    sending: Vec<Carries>,
+    /// Since when the first of them was put together.
+    since: Option<Stopwatch>,
     /// Progress requests that wait for watchers to be served first.
     progress_asked: usize,
     /// Runs while some watcher wants to hear of progress.
@@ -73,7 +73,11 @@ pub struct WatchStream {
 
 /// What serving one watcher came to.
 enum Served {
-    Answer(Answer, Carries),
+    /// The same as others in its place get.
+    Shared(i64),
+    Events(Vec<Event>, i64),
+    /// What it has missed is gone; the floor.
+    Compacted(i64),
     /// Nothing to say; it may have more to look through.
     Nothing,
 }
@@ -81,6 +85,11 @@ enum Served {
 impl WatchHub {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
         Self { hub }
+    }
+
+    #[cfg(test)]
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     #[must_use]
@@ -100,8 +109,8 @@ impl WatchHub {
             replies: VecDeque::new(),
             fragments: VecDeque::new(),
             shared: None,
-            sending: None,
-            turned: None,
+            sending: Vec::new(),
+            since: None,
             progress_asked: 0,
             ticks: None,
         }
@@ -154,7 +163,6 @@ impl WatchStream {
 
     /// The next response; cancel-safe. `header.revision` is set, the rest of the header is the edge's.
     pub async fn next(&mut self) -> Answer {
-        self.turned = None;
         loop {
             // Busy watchers must not keep the quiet ones from hearing of progress.
             if let Some(ticks) = &mut self.ticks
@@ -186,24 +194,25 @@ impl WatchStream {
         if let Some(fragment) = self.fragments.pop_front() {
             return Some(fragment.into());
         }
-        // Where one response follows the other, the end of one is the beginning of the next.
-        let since = self.turned.take().unwrap_or_else(Stopwatch::start);
-        let Some((answer, carries)) = self.whole() else {
+        let since = self.since.take().unwrap_or_else(Stopwatch::start);
+        let whole = self.whole();
+        match &whole {
+            Some((_, carries)) => self.sending.push(*carries),
             // Nobody else is about to be told the same, and a quiet stream keeps nothing.
-            self.shared = None;
-            return None;
-        };
-        self.sending = Some(Sending { since, carries });
-        Some(answer)
+            None => self.shared = None,
+        }
+        self.since = (!self.sending.is_empty()).then_some(since);
+        whole.map(|(answer, _)| answer)
     }
 
-    /// Notes that the response before has been put into what its connection is given next.
+    /// Notes that the responses before have been put into what their connection is given next.
     pub fn sent(&mut self) {
         // The parts of one response are sent as one.
         if self.fragments.is_empty()
-            && let Some(sending) = self.sending.take()
+            && let Some(since) = self.since.take()
         {
-            self.turned = Some(self.hub.core.metrics.watch.note_sent(sending));
+            self.hub.core.metrics.watch.note_sent(since.elapsed(), &self.sending);
+            self.sending.clear();
         }
     }
 
@@ -220,10 +229,21 @@ impl WatchStream {
             let Some(watch_id) = self.signal.queue.lock().pop_front() else { break };
             // It may have been cancelled since it was queued.
             let Some(watcher) = self.watchers.get_mut(&watch_id) else { continue };
-            watcher.slot.queued.store(false, Ordering::Release);
-            if let Served::Answer(answer, carries) = self.serve(watch_id) {
-                return Some((answer, carries));
-            }
+            watcher.slot.queued.store(false, Ordering::SeqCst);
+            let (answer, count) = match serve(&self.hub, watcher, &mut self.shared) {
+                Served::Shared(revision) => {
+                    let shared = self.shared.as_ref().expect("it was just served from");
+                    (Answer::shared(revision, watch_id, shared.events.clone()), shared.count)
+                }
+                Served::Events(events, revision) => {
+                    let (count, fragment) = (events.len(), watcher.fragment);
+                    (self.respond(watch_id, revision, events, fragment).into(), count)
+                }
+                Served::Compacted(floor) => (self.end_compacted(watch_id, floor).into(), 0),
+                Served::Nothing => continue,
+            };
+            self.hub.core.metrics.watch.events_sent.inc_by(count as u64);
+            return Some((answer, Carries::Events(count)));
         }
         let progress = if self.progress_asked > 0 { self.manual_progress() } else { None };
         progress.map(|response| (response.into(), Carries::Events(0)))
@@ -286,77 +306,7 @@ impl WatchStream {
             replaying: Replaying::new(start <= revision, &self.hub.core.metrics.watch.slow_watchers),
             served_since_tick: false,
         };
-        self.watchers.insert(watch_id, watcher);
-    }
-
-    /// Reads what a watcher has not seen yet, up to one response.
-    fn serve(&mut self, watch_id: i64) -> Served {
-        let hub = self.hub.clone();
-        let watcher = self.watchers.get_mut(&watch_id).expect("the caller has looked");
-        watcher.next = watcher.next.max(watcher.slot.synced_before.load(Ordering::Acquire));
-        let (events, revision) = match hub.look(watcher.registration, watcher.next) {
-            Look::Synced(newest) => {
-                watcher.replaying.set(false);
-                watcher.next = watcher.next.max(newest + 1);
-                return Served::Nothing;
-            }
-            Look::Blocks { blocks, more, newest } => {
-                let catches_up = watcher.replaying.get();
-                watcher.replaying.set(catches_up && more);
-                if more {
-                    watcher.slot.enqueue();
-                }
-                let last = blocks.last().expect("at least one block").revision;
-                watcher.next = last + 1;
-                // What is past is told as of now, what is new as of when it happened.
-                let revision = if catches_up { newest } else { last };
-                if let ([block], true) = (&blocks[..], watcher.shares()) {
-                    return self.serve_shared(watch_id, revision, block);
-                }
-                (watcher.events(&hub.core, &blocks), revision)
-            }
-            Look::Behind { from, newest } => {
-                watcher.replaying.set(true);
-                match replay::slice(&hub.core, &watcher.interval, (from, newest), hub.replay_keys_max) {
-                    Err(replay::Compacted(floor)) => {
-                        return Served::Answer(self.end_compacted(watch_id, floor).into(), Carries::Events(0));
-                    }
-                    Ok(slice) => {
-                        watcher.next = slice.next;
-                        watcher.slot.enqueue();
-                        (watcher.events(&hub.core, &slice.blocks), newest)
-                    }
-                }
-            }
-        };
-        if events.is_empty() {
-            return Served::Nothing;
-        }
-        watcher.served_since_tick = true;
-        let carries = Carries::Events(events.len());
-        hub.core.metrics.watch.events_sent.inc_by(events.len() as u64);
-        let fragment = watcher.fragment;
-        Served::Answer(self.respond(watch_id, revision, events, fragment).into(), carries)
-    }
-
-    /// One block's events for a watcher that gets the same of them as others do.
-    fn serve_shared(&mut self, watch_id: i64, revision: i64, block: &Arc<Block>) -> Served {
-        let watcher = self.watchers.get_mut(&watch_id).expect("it is being served");
-        let (group, filter) = (watcher.registration.group, watcher.filter);
-        let shared = match &mut self.shared {
-            Some(shared) if shared.is_of(block, group, filter) => shared,
-            other => {
-                let events = watcher.events(&self.hub.core, std::slice::from_ref(block));
-                other.insert(Shared::new(block.clone(), group, filter, events))
-            }
-        };
-        if shared.count == 0 {
-            return Served::Nothing;
-        }
-        watcher.served_since_tick = true;
-        self.hub.core.metrics.watch.events_sent.inc_by(shared.count as u64);
-        let response = response::events(revision, watch_id, Vec::new());
-        Served::Answer(Answer::encoded(response, shared.events.clone()), Carries::Events(shared.count))
+        self.watchers.insert(watch_id, Box::new(watcher));
     }
 
     fn respond(&mut self, watch_id: i64, revision: i64, events: Vec<Event>, fragment: bool) -> pb::WatchResponse {
@@ -401,6 +351,82 @@ impl WatchStream {
         }
         self.hub.core.metrics.watch.progress_s.observe(watch.elapsed().as_secs_f64());
     }
+}
+
+/// Reads what a watcher has not seen yet, up to one response.
+fn serve(hub: &Hub, watcher: &mut Watcher, shared: &mut Option<Shared>) -> Served {
+    watcher.next = watcher.next.max(watcher.slot.synced_before.load(Ordering::Acquire));
+    // Most who come one after the other stand in the same place, and find the same there unless there is news.
+    if let Some(shared) = shared
+        && shared.is_for(watcher)
+        && hub.newest() == shared.newest
+    {
+        return share(watcher, shared);
+    }
+    match hub.look(watcher.registration, watcher.next) {
+        Look::Synced(newest) => {
+            watcher.next = watcher.next.max(newest + 1);
+            if watcher.replaying.get() {
+                watcher.replaying.set(false);
+                hub.has_caught_up();
+            }
+            Served::Nothing
+        }
+        Look::Blocks { blocks, more, newest } => {
+            let catches_up = watcher.replaying.get();
+            watcher.replaying.set(catches_up && more);
+            if catches_up && !more {
+                hub.has_caught_up();
+            }
+            if more {
+                watcher.slot.enqueue();
+            }
+            if let ([block], false, false, true) = (&blocks[..], catches_up, more, watcher.shares()) {
+                if !shared.as_ref().is_some_and(|shared| shared.is_of(block, watcher)) {
+                    let events = watcher.events(&hub.core, std::slice::from_ref(block));
+                    *shared = Some(Shared::new(block.clone(), watcher, events));
+                }
+                let shared = shared.as_mut().expect("there is one now");
+                (shared.from, shared.newest) = (watcher.next, newest);
+                return share(watcher, shared);
+            }
+            let last = blocks.last().expect("at least one block").revision;
+            watcher.next = last + 1;
+            // What is past is told as of now, what is new as of when it happened.
+            let events = watcher.events(&hub.core, &blocks);
+            tell(watcher, events, if catches_up { newest } else { last })
+        }
+        Look::Behind { from, newest } => {
+            watcher.replaying.set(true);
+            match replay::slice(hub, &watcher.interval, (from, newest)) {
+                Err(replay::Compacted(floor)) => Served::Compacted(floor),
+                Ok(slice) => {
+                    watcher.next = slice.next();
+                    watcher.slot.enqueue();
+                    let events = watcher.events(&hub.core, slice.blocks());
+                    // Another watcher may have read further.
+                    tell(watcher, events, newest.max(slice.next() - 1))
+                }
+            }
+        }
+    }
+}
+
+fn tell(watcher: &mut Watcher, events: Vec<Event>, revision: i64) -> Served {
+    if events.is_empty() {
+        return Served::Nothing;
+    }
+    watcher.served_since_tick = true;
+    Served::Events(events, revision)
+}
+
+fn share(watcher: &mut Watcher, shared: &Shared) -> Served {
+    watcher.next = shared.revision() + 1;
+    if shared.count == 0 {
+        return Served::Nothing;
+    }
+    watcher.served_since_tick = true;
+    Served::Shared(shared.revision())
 }
 
 impl Drop for WatchStream {

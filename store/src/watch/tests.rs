@@ -6,8 +6,9 @@ use kontiki_api::mvccpb::Event;
 use kontiki_api::mvccpb::event::EventType;
 use pb::watch_create_request::FilterType;
 
-use super::{Answer, WatchStream, WatchStreamOptions};
+use super::{Answer, Head, WatchStream, WatchStreamOptions, replay};
 use crate::metrics::{StateMetrics, WatchMetrics};
+use crate::mvcc::interval::Interval;
 use crate::state::StateOptions;
 use crate::state::testing::{Harness, delete_op, options, put_op, txn, uncached};
 
@@ -153,7 +154,7 @@ async fn a_frame_holds_what_the_whole_response_would() {
         for _ in 0..2 {
             let answer = stream.next().await;
             let mut frame = bytes::BytesMut::new();
-            answer.put_frame(&mut frame);
+            answer.put_frame(&mut Head::default(), &mut frame);
             let whole = prost::Message::encode_to_vec(&answer.decoded());
             assert_eq!(frame[..5], [&[0][..], &u32::try_from(whole.len()).unwrap().to_be_bytes()].concat());
             assert!(frame[5..] == whole[..] && whole.len() > value.len());
@@ -194,6 +195,28 @@ async fn history_comes_first_and_then_what_is_new_without_gap() {
         harness.put("a", "12");
         assert_eq!(until(&mut stream, 12).await, "12:a=12");
     }
+}
+
+#[test]
+fn who_missed_the_same_reads_it_once() {
+    let mut harness = Harness::with(StateOptions { watch_replay_keys: 0, ..tiny_ring() });
+    for n in 2..10 {
+        harness.put(if n % 2 == 0 { "a" } else { "b" }, &n.to_string());
+    }
+    let watch = harness.reader().watch();
+    let slice = |start: &str, from| {
+        let interval = Interval::of(&Bytes::copy_from_slice(start.as_bytes()), &Bytes::from_static(b"z"));
+        replay::slice(watch.hub(), &interval, (from, 9)).ok().expect("nothing is compacted")
+    };
+    let (first, second) = (slice("a", 2), slice("b", 5));
+    assert!(second.was_read_with(&first) && second.next() == 10);
+    let revisions = |slice: &replay::Slice| slice.blocks().iter().map(|block| block.revision).collect::<Vec<_>>();
+    assert_eq!((revisions(&first), revisions(&second)), ((2..10).collect(), (5..10).collect()));
+    harness.compact(4).unwrap();
+    let gone = replay::slice(watch.hub(), &Interval::of(&Bytes::from_static(b"a"), &Bytes::from_static(b"z")), (2, 9));
+    assert!(gone.is_err(), "what is compacted is not told, kept or not");
+    watch.hub().has_caught_up();
+    assert!(!slice("a", 5).was_read_with(&first), "nothing is kept once nobody replays");
 }
 
 #[tokio::test]
