@@ -6,6 +6,7 @@
 
 mod compare;
 mod connection;
+mod crew;
 mod disk;
 mod drive;
 mod failover;

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use rustix::process::Signal;
 use tonic::Status;
 
+use super::crew::Crew;
 use super::load::{Kind, Load};
 use super::measure::{self, Latency, Meter, Sample, histogram, micros};
 use super::operations::{self, Keys, Known};
@@ -164,23 +165,37 @@ async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<
             let renewing = futures::future::try_join_all(each.map(operations::KeepAlive::open)).await?;
             together(renewing.into_iter(), plan).await
         }
-        Kind::WatchLatency => operations::watch_latency(each.collect(), connections[0].clone(), plan).await?,
-        Kind::WatchFanOut => operations::fan_out(load.clients, &connections, plan).await?,
         Kind::Mixed => {
             let known = Known::default();
             together(each.map(|to| operations::Mixed::new(to, keys, known.clone())), plan).await
         }
-        Kind::PutBesideSlowWatchers => {
-            let slow = (load.clients / 100).max(1) as usize;
-            let _watched = operations::watch_and_stall(each.collect(), slow).await?;
-            let writer = operations::PutWatched::new(server.connect(1).await?.remove(0), keys);
-            together([writer].into_iter(), plan).await
+        Kind::WatchLatency | Kind::WatchFanOut | Kind::PutBesideSlowWatchers | Kind::WatchResume => {
+            watch_on(load, server, plan, keys).await?
         }
-        Kind::WatchResume => operations::resume(each.collect()).await?,
         Kind::Fill => operations::fill(each.collect(), plan.keys, keys).await?,
         Kind::Restart => bail!("a member is restarted, not asked"),
         Kind::Failover(fault) => bail!("{fault} is no load"),
     })
+}
+
+/// The loads with watchers.
+async fn watch_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<Tally> {
+    let crew = Crew::new()?;
+    let seats = server.seat(&crew, load.clients.min(CONNECTIONS_MAX)).await?;
+    let writer = seats[0].connection.clone();
+    let each = (0..load.clients as usize).map(|client| seats[client % seats.len()].clone());
+    match load.kind {
+        Kind::WatchLatency => operations::watch_latency(each.collect(), writer, plan).await,
+        Kind::WatchFanOut => operations::fan_out(load.clients, &seats, writer, plan).await,
+        Kind::WatchResume => operations::resume(each.collect()).await,
+        Kind::PutBesideSlowWatchers => {
+            let slow = (load.clients / 100).max(1) as usize;
+            let _watched = operations::watch_and_stall(each.collect(), slow).await?;
+            let writer = operations::PutWatched::new(server.connect(1).await?.remove(0), keys);
+            Ok(together([writer].into_iter(), plan).await)
+        }
+        _ => unreachable!("{load} has no watchers"),
+    }
 }
 
 /// More clients share connections.

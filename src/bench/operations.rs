@@ -18,11 +18,14 @@ use pb::watch_request::RequestUnion;
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::connection::Connection;
+use super::crew::Seat;
 use super::drive::{Operate, Pace, Plan, Tally, Window};
 use super::load::{Kind, Load};
 use super::measure::micros;
@@ -300,25 +303,27 @@ impl Operate for KeepAlive {
 }
 
 /// A stream with `watchers` on one key, each created.
-async fn watch(to: Connection, watched: Bytes, watchers: u32) -> Result<Watching, Status> {
+async fn watch(on: Seat, watched: Bytes, watchers: u32) -> Result<Watching, Status> {
     let (requests, waiting) = mpsc::channel(watchers as usize);
     for _ in 0..watchers {
         let create = pb::WatchCreateRequest { key: watched.clone(), ..Default::default() };
         let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.send(create).await.map_err(|_| closed())?;
     }
-    let mut events = WatchClient::new(to).watch(ReceiverStream::new(waiting)).await?.into_inner();
+    let mut events = WatchClient::new(on.connection).watch(ReceiverStream::new(waiting)).await?.into_inner();
     for _ in 0..watchers {
         let created = events.message().await?.ok_or_else(closed)?;
         if !created.created {
             return Err(Status::internal("an event before its watcher"));
         }
     }
-    Ok(Watching { events, _requests: requests })
+    Ok(Watching { events, thread: on.thread, _requests: requests })
 }
 
 struct Watching {
     events: Streaming<pb::WatchResponse>,
+    /// Where it is read.
+    thread: Handle,
     /// A stream whose requests end is ended by some servers.
     _requests: mpsc::Sender<pb::WatchRequest>,
 }
@@ -335,14 +340,17 @@ fn stamped(window: &Window, value: &[u8]) -> Option<Instant> {
 
 /// One writer, at a steady rate or each put when all have seen the one before; every watcher notes how long after its put
 /// each event came.
-pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: &Plan) -> Result<Tally> {
+pub async fn watch_latency(watchers: Vec<Seat>, writer: Connection, plan: &Plan) -> Result<Tally> {
     let watched = key("watched", 0);
-    let streams = futures::future::try_join_all(watchers.into_iter().map(|to| watch(to, watched.clone(), 1))).await?;
+    let streams = futures::future::try_join_all(watchers.into_iter().map(|seat| watch(seat, watched.clone(), 1))).await?;
     let window = Window::starting_now(plan);
     let watchers = streams.len();
     let wanted = Arc::new(Wanted::default());
-    let noting = streams.into_iter().map(|stream| tokio::spawn(note_events(stream, window, wanted.clone())));
-    let seen: Vec<_> = noting.collect();
+    let mut seen = JoinSet::new();
+    for stream in streams {
+        let thread = stream.thread.clone();
+        seen.spawn_on(note_events(stream, window, wanted.clone()), &thread);
+    }
     let mut client = KvClient::new(writer);
     let mut pace = plan.rate.map(|rate| Pace::of(rate, 1, 0, window.begin));
     let mut all = Tally { span: Some((window.from, window.until)), ..Tally::default() };
@@ -375,8 +383,8 @@ pub async fn watch_latency(watchers: Vec<Connection>, writer: Connection, plan: 
     }
     // The last put tells every watcher that it has seen all.
     client.put(put(watched, &stamp(&window, window.until))).await?;
-    for watcher in seen {
-        all.add(&watcher.await.expect("watchers do not panic")?);
+    while let Some(watcher) = seen.join_next().await {
+        all.add(&watcher.expect("watchers do not panic")?);
     }
     Ok(all)
 }
@@ -397,58 +405,61 @@ async fn note_events(mut stream: Watching, window: Window, wanted: Arc<Wanted>) 
 }
 
 /// All watchers at once, from before what [`prepare`] has put.
-pub async fn resume(watchers: Vec<Connection>) -> Result<Tally> {
-    let newest = KvClient::new(watchers[0].clone()).range(get(key("resumed", 0))).await?.into_inner();
+pub async fn resume(watchers: Vec<Seat>) -> Result<Tally> {
+    let newest = KvClient::new(watchers[0].connection.clone()).range(get(key("resumed", 0))).await?.into_inner();
     let newest = newest.header.context("an answer without a header")?.revision;
     let from = newest - watchers.len() as i64 * i64::from(MISSED) + 1;
     let begin = Instant::now();
-    let caught_up = watchers.into_iter().zip(0..).map(|(to, number)| async move {
-        let watched = key("resumed", number);
-        let current = KvClient::new(to.clone()).range(get(watched.clone())).await?.into_inner();
-        let last = current.kvs.first().map_or(0, |kv| kv.mod_revision);
-        let start = Instant::now();
-        let create = pb::WatchCreateRequest { key: watched, start_revision: from, ..Default::default() };
-        let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-        let requests = tokio_stream::once(create).chain(futures::stream::pending());
-        let mut events = WatchClient::new(to).watch(requests).await?.into_inner();
-        loop {
-            let response = events.message().await?.ok_or_else(closed)?;
-            if response.canceled {
-                return Err(Status::cancelled(response.cancel_reason));
-            }
-            if response.events.last().is_some_and(|event| event.kv.as_ref().is_some_and(|kv| kv.mod_revision >= last)) {
-                return Ok::<_, Status>(start.elapsed());
-            }
+    let mut catching_up = JoinSet::new();
+    for (seat, number) in watchers.into_iter().zip(0..) {
+        catching_up.spawn_on(catch_up(seat.connection, key("resumed", number), from), &seat.thread);
+    }
+    let mut tally = Tally::default();
+    while let Some(took) = catching_up.join_next().await {
+        tally.latency.saturating_record(micros(took.expect("watchers do not panic")?));
+        tally.operations += 1;
+    }
+    Ok(Tally { span: Some((begin, Instant::now())), ..tally })
+}
+
+/// Watches a key from a revision on until its newest event; answers how long that took.
+async fn catch_up(to: Connection, watched: Bytes, from: i64) -> Result<Duration, Status> {
+    let current = KvClient::new(to.clone()).range(get(watched.clone())).await?.into_inner();
+    let last = current.kvs.first().map_or(0, |kv| kv.mod_revision);
+    let start = Instant::now();
+    let create = pb::WatchCreateRequest { key: watched, start_revision: from, ..Default::default() };
+    let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = tokio_stream::once(create).chain(futures::stream::pending());
+    let mut events = WatchClient::new(to).watch(requests).await?.into_inner();
+    loop {
+        let response = events.message().await?.ok_or_else(closed)?;
+        if response.canceled {
+            return Err(Status::cancelled(response.cancel_reason));
         }
-    });
-    let took = futures::future::try_join_all(caught_up).await?;
-    let span = Some((begin, Instant::now()));
-    let mut tally = Tally { span, operations: took.len() as u64, ..Tally::default() };
-    took.into_iter().for_each(|took| tally.latency.saturating_record(micros(took)));
-    Ok(tally)
+        if response.events.last().is_some_and(|event| event.kv.as_ref().is_some_and(|kv| kv.mod_revision >= last)) {
+            return Ok(start.elapsed());
+        }
+    }
 }
 
 /// Watchers of one key, of which the first few open their streams and read nothing; the others read on.
-pub async fn watch_and_stall(watchers: Vec<Connection>, slow: usize) -> Result<Stalled, Status> {
+pub async fn watch_and_stall(watchers: Vec<Seat>, slow: usize) -> Result<Stalled, Status> {
     let watched = key("watched", 1);
     let mut streams =
-        futures::future::try_join_all(watchers.into_iter().map(|to| watch(to, watched.clone(), 1))).await?;
+        futures::future::try_join_all(watchers.into_iter().map(|seat| watch(seat, watched.clone(), 1))).await?;
     let quick = streams.split_off(slow.min(streams.len()));
-    let readers = quick.into_iter().map(|mut stream| {
-        tokio::spawn(async move { while let Ok(Some(_)) = stream.events.message().await {} }).abort_handle()
-    });
-    Ok(Stalled { _slow: streams, readers: readers.collect() })
+    let mut readers = JoinSet::new();
+    for mut stream in quick {
+        let thread = stream.thread.clone();
+        readers.spawn_on(async move { while let Ok(Some(_)) = stream.events.message().await {} }, &thread);
+    }
+    Ok(Stalled { _slow: streams, _readers: readers })
 }
 
+/// The watchers, for as long as this is kept.
 pub struct Stalled {
     _slow: Vec<Watching>,
-    readers: Vec<tokio::task::AbortHandle>,
-}
-
-impl Drop for Stalled {
-    fn drop(&mut self) {
-        self.readers.iter().for_each(tokio::task::AbortHandle::abort);
-    }
+    _readers: JoinSet<()>,
 }
 
 /// Puts what [`watch_and_stall`] watches.
@@ -497,17 +508,21 @@ pub async fn fill(clients: Vec<Connection>, count: u32, keys: Keys) -> Result<Ta
 }
 
 /// One put after the other, each when all watchers have seen the one before.
-pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> Result<Tally> {
+pub async fn fan_out(watchers: u32, seats: &[Seat], writer: Connection, plan: &Plan) -> Result<Tally> {
     let watched = key("fan-out", 0);
     let streams = watchers.div_ceil(WATCHERS_A_STREAM);
     let open = (0..streams).map(|number| {
         let here = WATCHERS_A_STREAM.min(watchers - number * WATCHERS_A_STREAM);
-        watch(connections[number as usize % connections.len()].clone(), watched.clone(), here)
+        watch(seats[number as usize % seats.len()].clone(), watched.clone(), here)
     });
     let streams = futures::future::try_join_all(open).await?;
     let wanted = Arc::new(Wanted::default());
-    let tasks: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(count_events(stream, wanted.clone()))).collect();
-    let mut client = KvClient::new(connections[0].clone());
+    let mut counting = JoinSet::new();
+    for stream in streams {
+        let thread = stream.thread.clone();
+        counting.spawn_on(count_events(stream, wanted.clone()), &thread);
+    }
+    let mut client = KvClient::new(writer);
     let value = Keys { value_bytes: plan.value_bytes }.value();
     let window = Window::starting_now(plan);
     let mut tally = Tally { span: Some((window.from, window.until)), ..Tally::default() };
@@ -524,7 +539,6 @@ pub async fn fan_out(watchers: u32, connections: &[Connection], plan: &Plan) -> 
             break;
         }
     }
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(tally)
 }
 

@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
 use super::connection::{self, Connection};
+use super::crew::{Crew, Seat};
 use super::disk::Disk;
 use super::failover::Fault;
 use super::ground::{Ground, Place};
@@ -159,9 +160,24 @@ impl Server {
     /// So many connections, in turn to each endpoint. The leader's comes first, where it is among them: a single client
     /// is as far from it on every server that is compared.
     pub async fn connect(&self, count: u32) -> Result<Vec<Connection>> {
-        let first = self.find_leader().await.unwrap_or(0);
-        let endpoints = self.description.endpoints.iter().cycle().skip(first).take(count as usize);
+        let endpoints = self.endpoints(count).await;
         futures::future::try_join_all(endpoints.map(|endpoint| connection::connect(&self.access, endpoint))).await
+    }
+
+    /// [`Server::connect`], with the connections dealt out to the threads of `crew`.
+    pub async fn seat(&self, crew: &Crew, count: u32) -> Result<Vec<Seat>> {
+        let seats = self.endpoints(count).await.enumerate().map(|(turn, endpoint)| async move {
+            let (access, endpoint, thread) = (self.access.clone(), endpoint.clone(), crew.thread(turn));
+            let connected = thread.spawn(async move { connection::connect(&access, &endpoint).await });
+            let connection = connected.await.expect("connecting does not panic")?;
+            Ok(Seat { connection, thread })
+        });
+        futures::future::try_join_all(seats).await
+    }
+
+    async fn endpoints(&self, count: u32) -> impl Iterator<Item = &String> {
+        let first = self.find_leader().await.unwrap_or(0);
+        self.description.endpoints.iter().cycle().skip(first).take(count as usize)
     }
 }
 
