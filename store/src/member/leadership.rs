@@ -90,6 +90,7 @@ pub(super) async fn follow(inner: Arc<Inner>, leading: watch::Sender<Leadership>
             let changed = *known != now;
             if changed && known.leader != now.leader {
                 inner.note_leader(now);
+                inner.connect_to_all();
             }
             *known = now;
             changed

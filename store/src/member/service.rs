@@ -17,7 +17,7 @@ use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
-use crate::io::peer::{Answer, Kind, Later, Service};
+use crate::io::peer::{Answer, Kind, Lane, Later, Service};
 use crate::limits;
 use crate::membership::join::Roster;
 use crate::metrics::PeerTraffic;
@@ -48,11 +48,11 @@ impl Service for PeerService {
 
     fn connected(&self, member: MemberId) {
         let Some(inner) = self.0.upgrade() else { return };
-        // It is back: replication need not sit out its pause.
-        let reset = inner.clone();
+        let back = inner.clone();
         inner.tasks.spawn(async move {
-            // Fails only when Raft has stopped.
-            let _ = reset.raft.trigger().reset_backoff([member]).await;
+            // It is back: replication need not sit out its pause. Fails only when Raft has stopped.
+            let _ = back.raft.trigger().reset_backoff([member]).await;
+            back.connect_to(member).await;
         });
     }
 
@@ -87,6 +87,28 @@ fn encoded<T: serde::Serialize>(answer: &T) -> Bytes {
 }
 
 impl Inner {
+    /// Opens every connection that a leader needs, and its followers to it: when leadership moves on, writes wait for all
+    /// that still has to be done then.
+    pub(super) fn connect_to_all(self: &Arc<Self>) {
+        let metrics = self.raft.server_metrics();
+        let voters = metrics.borrow_watched().membership_config.clone();
+        for member in voters.voter_ids().filter(|member| *member != self.config.id) {
+            let inner = self.clone();
+            self.tasks.spawn(async move { inner.connect_to(member).await });
+        }
+    }
+
+    async fn connect_to(&self, member: MemberId) {
+        for lane in [Lane::Control, Lane::Append, Lane::Bulk] {
+            let Some(client) = self.client(member, lane) else { return };
+            tokio::select! {
+                // One that cannot be reached connects to this one when it is back, or is tried again when it is needed.
+                _ = client.open_ahead() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
     async fn call(self: Arc<Self>, from: MemberId, kind: Kind, body: Bytes) -> Answer {
         match kind {
             Kind::Append | Kind::Propose => unreachable!("they are taken apart above"),

@@ -14,6 +14,7 @@ use crate::auth::AuthOptions;
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
+use crate::io::peer::Lane;
 use crate::maintenance::MaintenanceOptions;
 use crate::membership::MembershipOptions;
 
@@ -294,6 +295,30 @@ fn leadership_moves_on_request() {
         within(cluster.members[&leader].transfer_leadership(Some(to))).await.unwrap();
         within(cluster.any().propose(put("k", "w"))).await.unwrap();
         assert_eq!(cluster.members[&to].status().leader, Some(to));
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+#[test]
+fn members_are_connected_for_whoever_is_to_lead_next() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let all_connected = || {
+            let ids = || cluster.members.keys().copied();
+            cluster.members.iter().all(|(id, member)| {
+                let reaches = |to, lane| member.inner.clients.reaches(to, lane);
+                let lanes = [Lane::Control, Lane::Append, Lane::Bulk];
+                ids().filter(|to| to != id).all(|to| lanes.into_iter().all(|lane| reaches(to, lane)))
+            })
+        };
+        within(async {
+            while !all_connected() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
         for member in cluster.members.values() {
             member.shutdown().await;
         }

@@ -50,6 +50,12 @@ impl Clients {
         peers.values().filter(|client| client.open_connection().is_some()).map(|client| client.member).collect()
     }
 
+    /// Whether there is an open connection to `member` of this kind.
+    #[cfg(test)]
+    pub(crate) fn reaches(&self, member: MemberId, lane: Lane) -> bool {
+        self.peers.lock().get(&(member, lane)).is_some_and(|client| client.open_connection().is_some())
+    }
+
     #[must_use]
     pub fn me(&self) -> Identity {
         self.me
@@ -148,6 +154,16 @@ impl Client {
             Ok(answer) => answer,
             Err(_) => Err(PeerError::Lost(format!("no answer within {} ms", timeout.as_millis()))),
         }
+    }
+
+    /// Connects, where there is no connection yet, before the first call; at once, because the member may have started
+    /// since it could not be reached.
+    ///
+    /// # Errors
+    /// When the member cannot be reached.
+    pub async fn open_ahead(self: &Arc<Self>) -> Result<(), PeerError> {
+        *self.failed.lock().await = None;
+        self.connect().await.map(drop)
     }
 
     /// An open connection for calls that must stay in order.
