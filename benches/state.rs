@@ -12,7 +12,7 @@ use kontiki_api::etcdserverpb as pb;
 use kontiki_store::command::Command;
 use kontiki_store::ids::LogIndex;
 use kontiki_store::state::{Applied, State, StateOptions};
-use kontiki_store::watch::WatchStream;
+use kontiki_store::watch::{Head, WatchStream};
 use tempfile::TempDir;
 
 const KEYS: u64 = 10_000;
@@ -115,6 +115,7 @@ fn watch(criterion: &mut Criterion) {
                 applier.apply(&[put(next)]);
                 for stream in &mut streams {
                     stream.ready().expect("every watcher has an event");
+                    stream.sent();
                 }
             });
         });
@@ -125,7 +126,8 @@ fn watch(criterion: &mut Criterion) {
                 applier.apply(&[put(next)]);
                 for stream in &mut streams {
                     wire.clear();
-                    stream.ready().expect("every watcher has an event").put_frame(&mut wire);
+                    stream.ready().expect("every watcher has an event").put_frame(&mut Head::default(), &mut wire);
+                    stream.sent();
                 }
             });
         });

@@ -342,7 +342,8 @@ fn stamped(window: &Window, value: &[u8]) -> Option<Instant> {
 /// each event came.
 pub async fn watch_latency(watchers: Vec<Seat>, writer: Connection, plan: &Plan) -> Result<Tally> {
     let watched = key("watched", 0);
-    let streams = futures::future::try_join_all(watchers.into_iter().map(|seat| watch(seat, watched.clone(), 1))).await?;
+    let streams =
+        futures::future::try_join_all(watchers.into_iter().map(|seat| watch(seat, watched.clone(), 1))).await?;
     let window = Window::starting_now(plan);
     let watchers = streams.len();
     let wanted = Arc::new(Wanted::default());

@@ -122,7 +122,14 @@ impl Hub {
             by_range: Intervals::default(),
         };
         let recent = Recent::default();
-        Self { core, replay_keys_max, recent, inner: Mutex::new(inner), newest: AtomicI64::new(revision), previous_wanted: AtomicUsize::new(0) }
+        Self {
+            core,
+            replay_keys_max,
+            recent,
+            inner: Mutex::new(inner),
+            newest: AtomicI64::new(revision),
+            previous_wanted: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn previous_wanted(&self) -> bool {
