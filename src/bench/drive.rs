@@ -149,6 +149,9 @@ pub async fn restart(server: &mut Server, round: u32) -> Result<Sample> {
 }
 
 async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<Tally> {
+    if let Kind::WatchLatency | Kind::WatchFanOut | Kind::PutBesideSlowWatchers | Kind::WatchResume = load.kind {
+        return watch_on(load, server, plan, keys).await;
+    }
     let connections = server.connect(load.clients.min(CONNECTIONS_MAX)).await?;
     let each = (0..load.clients as usize).map(|client| connections[client % connections.len()].clone());
     Ok(match load.kind {
@@ -170,7 +173,7 @@ async fn put_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Result<
             together(each.map(|to| operations::Mixed::new(to, keys, known.clone())), plan).await
         }
         Kind::WatchLatency | Kind::WatchFanOut | Kind::PutBesideSlowWatchers | Kind::WatchResume => {
-            watch_on(load, server, plan, keys).await?
+            unreachable!("{load} has threads of its own")
         }
         Kind::Fill => operations::fill(each.collect(), plan.keys, keys).await?,
         Kind::Restart => bail!("a member is restarted, not asked"),
