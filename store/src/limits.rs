@@ -53,7 +53,7 @@ pub const WATCH_GROUP_REVISIONS: usize = 4096;
 pub const WATCH_BACKFILL_REVISIONS: i64 = 256;
 /// Records read from disk in one slice of a replay.
 pub const WATCH_REPLAY_RECORDS: usize = 1000;
-/// Slices kept while there are replays, for others that come to the same place: some 10 MB.
+/// Slices kept while there are replays, for others that come to the same place: a mebibyte each, or one large revision.
 pub const WATCH_PASTS_KEPT: usize = 16;
 /// Keys of a watcher up to which the index tells what of the past it has missed.
 pub const WATCH_REPLAY_KEYS: usize = 64;

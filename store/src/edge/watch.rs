@@ -190,12 +190,8 @@ impl Session {
         let place = self.edge.header(0);
         let mut ready = Some(first);
         while let Some(mut answer) = ready {
-            let response = &mut answer.response;
-            let revision = match response.compact_revision {
-                0 => response.header.map_or(0, |header| header.revision),
-                _ => 0,
-            };
-            response.header = Some(pb::ResponseHeader { revision, ..place });
+            let revision = answer.response.header.map_or(0, |header| header.revision);
+            answer.response.header = Some(pb::ResponseHeader { revision, ..place });
             answer.put_frame(&mut head, &mut chunk);
             ready = if chunk.len() < limits::WATCH_CHUNK_BYTES { self.watch.ready() } else { None };
         }

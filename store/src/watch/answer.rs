@@ -106,17 +106,22 @@ pub(super) struct Shared {
     group: GroupId,
     filter: Filter,
     /// The block is all there is for a watcher whose next revision is this one, as long as the newest revision is that one.
-    pub(super) from: i64,
+    from: i64,
     pub(super) newest: i64,
     pub(super) count: usize,
     pub(super) events: Bytes,
 }
 
 impl Shared {
-    pub(super) fn new(block: Arc<Block>, watcher: &Watcher, events: Vec<Event>) -> Self {
+    pub(super) fn new(block: Arc<Block>, watcher: &Watcher, newest: i64, events: Vec<Event>) -> Self {
         let (group, filter, count) = (watcher.registration.group, watcher.filter, events.len());
         let events = pb::WatchResponse { events, ..Default::default() }.encode_to_vec().into();
-        Self { from: block.revision, newest: block.revision, block, group, filter, count, events }
+        Self { from: watcher.next, newest, block, group, filter, count, events }
+    }
+
+    /// The same, found once more by another look.
+    pub(super) fn found_at(self, from: i64, newest: i64) -> Self {
+        Self { from, newest, ..self }
     }
 
     pub(super) fn revision(&self) -> i64 {

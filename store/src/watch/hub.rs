@@ -24,7 +24,7 @@ pub(crate) struct Hub {
     pub(crate) core: Arc<Core>,
     /// A watcher of no more keys finds the past by the index.
     pub(crate) replay_keys_max: usize,
-    pub(crate) recent: Recent,
+    pub(crate) recent: Arc<Recent>,
     inner: Mutex<Inner>,
     /// The newest revision that is published, or about to be: changed before any watcher is marked.
     newest: AtomicI64,
@@ -121,7 +121,7 @@ impl Hub {
             by_key: HashMap::new(),
             by_range: Intervals::default(),
         };
-        let recent = Recent::default();
+        let recent = Arc::default();
         Self {
             core,
             replay_keys_max,
@@ -205,13 +205,6 @@ impl Hub {
             self.previous_wanted.fetch_add(1, Ordering::Relaxed);
         }
         (Registration { group, slot: id, prev_kv }, revision, start)
-    }
-
-    /// Notes that a watcher has seen the past.
-    pub(crate) fn has_caught_up(&self) {
-        if self.core.metrics.watch.slow_watchers.get() == 0 {
-            self.recent.forget();
-        }
     }
 
     pub(crate) fn unregister(&self, registration: Registration) {

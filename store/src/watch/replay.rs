@@ -48,31 +48,59 @@ impl Slice {
     }
 }
 
-/// What was read last, in the order of its use: who comes back after a failure comes with all the others, and they have
-/// missed the same.
+/// What was read last, for as long as anybody replays: who comes back after a failure comes with all the others, and they
+/// have missed the same.
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<VecDeque<Arc<Past>>>);
+pub(crate) struct Recent(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// In the order of their use.
+    pasts: VecDeque<Arc<Past>>,
+    replays: usize,
+    /// How often the contents were replaced: what was read before is not of them.
+    generation: u64,
+}
 
 impl Recent {
-    fn find(&self, from: i64) -> Option<Arc<Past>> {
-        let mut pasts = self.0.lock();
-        let place = pasts.iter().position(|past| (past.from..past.next).contains(&from))?;
-        let found = pasts.remove(place).expect("it was just seen");
-        pasts.push_back(found.clone());
-        Some(found)
+    pub(crate) fn begin(&self) {
+        self.0.lock().replays += 1;
     }
 
-    fn keep(&self, past: Arc<Past>) {
-        let mut pasts = self.0.lock();
-        pasts.push_back(past);
-        if pasts.len() > limits::WATCH_PASTS_KEPT {
-            pasts.pop_front();
+    pub(crate) fn end(&self) {
+        let mut kept = self.0.lock();
+        kept.replays -= 1;
+        if kept.replays == 0 {
+            kept.pasts.clear();
         }
     }
 
-    /// For when nobody replays any more.
+    /// For when the contents are replaced.
     pub(crate) fn forget(&self) {
-        self.0.lock().clear();
+        let mut kept = self.0.lock();
+        kept.pasts.clear();
+        kept.generation += 1;
+    }
+
+    fn find_or(&self, from: i64, read: impl FnOnce() -> Past) -> Arc<Past> {
+        let generation = {
+            let mut kept = self.0.lock();
+            if let Some(place) = kept.pasts.iter().position(|past| (past.from..past.next).contains(&from)) {
+                let found = kept.pasts.remove(place).expect("it was just seen");
+                kept.pasts.push_back(found.clone());
+                return found;
+            }
+            kept.generation
+        };
+        let past = Arc::new(read());
+        let mut kept = self.0.lock();
+        if kept.generation == generation && kept.replays > 0 {
+            kept.pasts.push_back(past.clone());
+            if kept.pasts.len() > limits::WATCH_PASTS_KEPT {
+                kept.pasts.pop_front();
+            }
+        }
+        past
     }
 }
 
@@ -86,11 +114,7 @@ pub(crate) fn slice(hub: &Hub, interval: &Interval, (from, newest): (i64, i64)) 
     let _reading = core.metrics.reading();
     let past = match indexed(core, interval, (from, newest), hub.replay_keys_max) {
         Some(own) => Arc::new(own),
-        None => hub.recent.find(from).unwrap_or_else(|| {
-            let read = Arc::new(scanned(core, (from, newest)));
-            hub.recent.keep(read.clone());
-            read
-        }),
+        None => hub.recent.find_or(from, || scanned(core, (from, newest))),
     };
     // Compaction may have removed records while they were read; if it has come no further than `from`, it has not.
     let floor = core.index.read().floor();

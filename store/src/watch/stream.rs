@@ -303,7 +303,7 @@ impl WatchStream {
             progress_notify: request.progress_notify,
             start: request.start_revision,
             next: start,
-            replaying: Replaying::new(start <= revision, &self.hub.core.metrics.watch.slow_watchers),
+            replaying: Replaying::new(start <= revision, &self.hub),
             served_since_tick: false,
         };
         self.watchers.insert(watch_id, Box::new(watcher));
@@ -366,29 +366,24 @@ fn serve(hub: &Hub, watcher: &mut Watcher, shared: &mut Option<Shared>) -> Serve
     match hub.look(watcher.registration, watcher.next) {
         Look::Synced(newest) => {
             watcher.next = watcher.next.max(newest + 1);
-            if watcher.replaying.get() {
-                watcher.replaying.set(false);
-                hub.has_caught_up();
-            }
+            watcher.replaying.set(false);
             Served::Nothing
         }
         Look::Blocks { blocks, more, newest } => {
             let catches_up = watcher.replaying.get();
             watcher.replaying.set(catches_up && more);
-            if catches_up && !more {
-                hub.has_caught_up();
-            }
             if more {
                 watcher.slot.enqueue();
             }
             if let ([block], false, false, true) = (&blocks[..], catches_up, more, watcher.shares()) {
-                if !shared.as_ref().is_some_and(|shared| shared.is_of(block, watcher)) {
-                    let events = watcher.events(&hub.core, std::slice::from_ref(block));
-                    *shared = Some(Shared::new(block.clone(), watcher, events));
-                }
-                let shared = shared.as_mut().expect("there is one now");
-                (shared.from, shared.newest) = (watcher.next, newest);
-                return share(watcher, shared);
+                let told = match shared.take() {
+                    Some(known) if known.is_of(block, watcher) => known.found_at(watcher.next, newest),
+                    _ => {
+                        let events = watcher.events(&hub.core, std::slice::from_ref(block));
+                        Shared::new(block.clone(), watcher, newest, events)
+                    }
+                };
+                return share(watcher, shared.insert(told));
             }
             let last = blocks.last().expect("at least one block").revision;
             watcher.next = last + 1;

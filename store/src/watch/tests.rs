@@ -204,6 +204,7 @@ fn who_missed_the_same_reads_it_once() {
         harness.put(if n % 2 == 0 { "a" } else { "b" }, &n.to_string());
     }
     let watch = harness.reader().watch();
+    watch.hub().recent.begin();
     let slice = |start: &str, from| {
         let interval = Interval::of(&Bytes::copy_from_slice(start.as_bytes()), &Bytes::from_static(b"z"));
         replay::slice(watch.hub(), &interval, (from, 9)).ok().expect("nothing is compacted")
@@ -215,7 +216,7 @@ fn who_missed_the_same_reads_it_once() {
     harness.compact(4).unwrap();
     let gone = replay::slice(watch.hub(), &Interval::of(&Bytes::from_static(b"a"), &Bytes::from_static(b"z")), (2, 9));
     assert!(gone.is_err(), "what is compacted is not told, kept or not");
-    watch.hub().has_caught_up();
+    watch.hub().recent.end();
     assert!(!slice("a", 5).was_read_with(&first), "nothing is kept once nobody replays");
 }
 

@@ -8,8 +8,8 @@ use kontiki_api::mvccpb::event::EventType;
 use pb::watch_create_request::FilterType;
 use prometheus::IntGauge;
 
-use super::hub::{Registration, Slot};
-use super::replay;
+use super::hub::{Hub, Registration, Slot};
+use super::replay::{self, Recent};
 use super::ring::{Block, Change};
 use crate::mvcc::interval::Interval;
 use crate::state::core::Core;
@@ -35,11 +35,13 @@ pub(crate) struct Watcher {
 pub(crate) struct Replaying {
     replaying: bool,
     slow: IntGauge,
+    recent: Arc<Recent>,
 }
 
 impl Replaying {
-    pub(crate) fn new(replaying: bool, slow: &IntGauge) -> Self {
-        let mut this = Self { replaying: false, slow: slow.clone() };
+    pub(crate) fn new(replaying: bool, hub: &Hub) -> Self {
+        let slow = hub.core.metrics.watch.slow_watchers.clone();
+        let mut this = Self { replaying: false, slow, recent: hub.recent.clone() };
         this.set(replaying);
         this
     }
@@ -50,8 +52,14 @@ impl Replaying {
 
     pub(crate) fn set(&mut self, replaying: bool) {
         match (std::mem::replace(&mut self.replaying, replaying), replaying) {
-            (false, true) => self.slow.inc(),
-            (true, false) => self.slow.dec(),
+            (false, true) => {
+                self.slow.inc();
+                self.recent.begin();
+            }
+            (true, false) => {
+                self.slow.dec();
+                self.recent.end();
+            }
             (true, true) | (false, false) => {}
         }
     }
