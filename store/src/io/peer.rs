@@ -38,6 +38,8 @@ pub enum Lane {
     Bulk,
 }
 
+pub const LANES: [Lane; 3] = [Lane::Control, Lane::Append, Lane::Bulk];
+
 /// What a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

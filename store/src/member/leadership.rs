@@ -90,7 +90,9 @@ pub(super) async fn follow(inner: Arc<Inner>, leading: watch::Sender<Leadership>
             let changed = *known != now;
             if changed && known.leader != now.leader {
                 inner.note_leader(now);
-                inner.connect_to_all();
+                if now.leader.is_some() {
+                    inner.connect_to_all();
+                }
             }
             *known = now;
             changed

@@ -8,22 +8,13 @@ use pb::AlarmType;
 use pb::alarm_request::AlarmAction;
 
 use super::Member;
-use super::tests::{Cluster, get, put, run, within};
+use super::tests::{Cluster, get, put, run, until, within};
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{MemberId, Revision};
 use crate::io::engine::{self, Engine, EngineOptions, Family};
 use crate::maintenance::{AutoCompaction, MaintenanceOptions, Quarantine};
 use crate::mvcc::record::{self, Kind, Stamp};
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    within(async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
 
 /// The two come to hold the same. What members replicate by themselves (names, the cluster's version) may reach one before
 /// the other, so that digests of two moments differ.

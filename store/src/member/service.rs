@@ -17,7 +17,7 @@ use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::fetch::ONLY_LEADER;
 use crate::io::peer::snapshot::Received;
-use crate::io::peer::{Answer, Kind, Lane, Later, Service};
+use crate::io::peer::{Answer, Kind, LANES, Later, Service};
 use crate::limits;
 use crate::membership::join::Roster;
 use crate::metrics::PeerTraffic;
@@ -99,7 +99,7 @@ impl Inner {
     }
 
     async fn connect_to(&self, member: MemberId) {
-        for lane in [Lane::Control, Lane::Append, Lane::Bulk] {
+        for lane in LANES {
             let Some(client) = self.client(member, lane) else { return };
             tokio::select! {
                 // One that cannot be reached connects to this one when it is back, or is tried again when it is needed.

@@ -14,7 +14,7 @@ use crate::auth::AuthOptions;
 use crate::command::{Command, Response};
 use crate::error::StoreError;
 use crate::ids::{ClusterId, LeaseId, MemberId};
-use crate::io::peer::Lane;
+use crate::io::peer::LANES;
 use crate::maintenance::MaintenanceOptions;
 use crate::membership::MembershipOptions;
 
@@ -126,6 +126,15 @@ impl Cluster {
 
 pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, work).await.expect("within a minute")
+}
+
+pub(super) async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    within(async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 pub(super) fn put(key: &str, value: &str) -> Command {
@@ -309,16 +318,10 @@ fn members_are_connected_for_whoever_is_to_lead_next() {
             let ids = || cluster.members.keys().copied();
             cluster.members.iter().all(|(id, member)| {
                 let reaches = |to, lane| member.inner.clients.reaches(to, lane);
-                let lanes = [Lane::Control, Lane::Append, Lane::Bulk];
-                ids().filter(|to| to != id).all(|to| lanes.into_iter().all(|lane| reaches(to, lane)))
+                ids().filter(|to| to != id).all(|to| LANES.into_iter().all(|lane| reaches(to, lane)))
             })
         };
-        within(async {
-            while !all_connected() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
+        until(async || all_connected()).await;
         for member in cluster.members.values() {
             member.shutdown().await;
         }

@@ -162,7 +162,9 @@ impl Client {
     /// # Errors
     /// When the member cannot be reached.
     pub async fn open_ahead(self: &Arc<Self>) -> Result<(), PeerError> {
-        *self.failed.lock().await = None;
+        if self.open_connection().is_none() {
+            *self.failed.lock().await = None;
+        }
         self.connect().await.map(drop)
     }
 
