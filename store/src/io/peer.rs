@@ -17,6 +17,7 @@ pub mod client;
 mod connection;
 pub mod fetch;
 mod frame;
+mod granted;
 mod handshake;
 mod pages;
 pub mod raft;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inner::Inner;
 use crate::consensus::Storage;
+use crate::consensus::types::LeaderId;
 use crate::error::StoreError;
 use crate::ids::MemberId;
 use crate::limits::TRANSFER_TIMEOUT;
@@ -52,12 +53,25 @@ impl Inner {
     /// Gives leadership away for good: a member that stops must not campaign against who got it.
     pub(super) async fn hand_over(&self) {
         self.raft.runtime_config().elect(false);
-        if self.leader().is_some_and(|leader| leader.is_self) && self.most_recent_follower().is_some() {
-            match self.transfer_leadership(None).await {
-                Ok(()) => tracing::info!("leadership was handed over"),
-                Err(error) => tracing::warn!(%error, "leadership was not handed over; the others will elect"),
-            }
+        let Some(leader) = self.leader().filter(|leader| leader.is_self) else { return };
+        if self.most_recent_follower().is_none() {
+            return;
         }
+        match self.transfer_leadership(None).await {
+            Ok(()) => tracing::info!("leadership was handed over"),
+            Err(error) => return tracing::warn!(%error, "leadership was not handed over; the others will elect"),
+        }
+        if !self.is_succeeded(leader.id).await {
+            tracing::warn!("the next leader has not committed anything; the others go on without this member");
+        }
+    }
+
+    /// Waits until an entry of a leader after `leader` is applied here. Until then this member may be half of the majority
+    /// that the next one needs: it still has to find out where the log of each of the others ends.
+    async fn is_succeeded(&self, leader: LeaderId) -> bool {
+        let mut progress = self.progress.clone();
+        let succeeded = progress.wait_for(|progress| progress.leader > Some(leader));
+        timeout(TRANSFER_TIMEOUT, succeeded).await.is_ok_and(|progress| progress.is_ok())
     }
 
     pub(super) async fn shutdown(self: &Arc<Self>) {

@@ -18,6 +18,7 @@ use openraft::raft::{StreamAppendError, StreamAppendResult};
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
 use super::client::{Client, Clients};
+use super::granted::{Granted, Search};
 use super::snapshot::{SendError, send};
 use super::{Kind, Lane, PeerError};
 use crate::consensus::state_machine::SnapshotData;
@@ -33,18 +34,21 @@ use crate::limits::{PEER_APPEND_TIMEOUT, PEER_APPENDS_IN_FLIGHT};
 /// Makes openraft's view of a peer.
 pub struct Network<S> {
     clients: Arc<Clients>,
+    granted: Arc<Granted>,
     storage: PhantomData<fn() -> S>,
 }
 
 impl<S: Storage> Network<S> {
     #[must_use]
     pub fn new(clients: Arc<Clients>) -> Self {
-        Self { clients, storage: PhantomData }
+        Self { clients, granted: Arc::default(), storage: PhantomData }
     }
 
     fn peer(&self, target: MemberId, address: &Address, appends: Lane) -> Peer<S> {
         Peer {
             me: self.clients.me().member,
+            granted: self.granted.clone(),
+            search: None,
             appends: self.clients.get(target, address, appends),
             control: self.clients.get(target, address, Lane::Control),
             bulk: self.clients.get(target, address, Lane::Bulk),
@@ -57,7 +61,8 @@ impl<S: Storage> RaftNetworkFactory<Types> for Network<S> {
     type Network = Peer<S>;
 
     async fn new_client(&mut self, target: MemberId, address: &Address) -> Peer<S> {
-        self.peer(target, address, Lane::Append)
+        let search = Some(Search::new(self.granted.clone(), target));
+        Peer { search, ..self.peer(target, address, Lane::Append) }
     }
 
     async fn new_heartbeat_client(&mut self, target: MemberId, address: &Address) -> Peer<S> {
@@ -68,6 +73,9 @@ impl<S: Storage> RaftNetworkFactory<Types> for Network<S> {
 /// One peer as openraft calls it.
 pub struct Peer<S> {
     me: MemberId,
+    granted: Arc<Granted>,
+    /// None for heartbeats, which are to be heard.
+    search: Option<Search>,
     appends: Arc<Client>,
     control: Arc<Client>,
     bulk: Arc<Client>,
@@ -161,11 +169,15 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
     {
         Box::pin(async move {
             let connection = self.appends.ordered().await.map_err(|error| rpc_error(&error))?;
+            let search = &mut self.search;
             let answers = requests.map(move |request| {
+                if let Some(known) = search.as_mut().and_then(|search| search.answer(&request)) {
+                    return Either::Left(futures::future::ready(Ok((Ok(Some(known)), true))));
+                }
                 let reach = Reach::of(&request);
                 // Sent here, in order; the future only waits for the answer.
                 let call = connection.call(Kind::Append, wire::encode_append(request));
-                async move {
+                Either::Right(async move {
                     let call = call.map_err(|error| rpc_error(&error))?;
                     let answer = tokio::time::timeout(PEER_APPEND_TIMEOUT, call)
                         .await
@@ -173,7 +185,7 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
                     let response = wire::decode_append_response(answer.map_err(|error| rpc_error(&error))?)
                         .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
                     Ok(reach.result(response))
-                }
+                })
             });
             let results = answers.buffered(PEER_APPENDS_IN_FLIGHT).scan(true, |goes_on, answer| {
                 let item = goes_on.then(|| match answer {
@@ -193,7 +205,9 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
     }
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
-        self.ask((Kind::Vote, RPCTypes::Vote), &request, option.soft_ttl()).await
+        let response = self.ask((Kind::Vote, RPCTypes::Vote), &request, option.soft_ttl()).await?;
+        self.granted.note(self.control.member(), &request, &response);
+        Ok(response)
     }
 
     async fn pre_vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
