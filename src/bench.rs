@@ -18,6 +18,7 @@ mod operations;
 mod report;
 mod servers;
 mod table;
+mod watchers;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

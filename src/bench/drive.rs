@@ -13,6 +13,7 @@ use super::load::{Kind, Load};
 use super::measure::{self, Latency, Meter, Sample, histogram, micros};
 use super::operations::{self, Keys, Known};
 use super::servers::Server;
+use super::watchers;
 
 /// How a load is put on.
 #[derive(Clone, Copy, Debug)]
@@ -188,13 +189,13 @@ async fn watch_on(load: Load, server: &Server, plan: &Plan, keys: Keys) -> Resul
     let writer = seats[0].connection.clone();
     let each = (0..load.clients as usize).map(|client| seats[client % seats.len()].clone());
     match load.kind {
-        Kind::WatchLatency => operations::watch_latency(each.collect(), writer, plan).await,
-        Kind::WatchFanOut => operations::fan_out(load.clients, &seats, writer, plan).await,
-        Kind::WatchResume => operations::resume(each.collect()).await,
+        Kind::WatchLatency => watchers::watch_latency(each.collect(), writer, plan).await,
+        Kind::WatchFanOut => watchers::fan_out(load.clients, &seats, writer, plan).await,
+        Kind::WatchResume => watchers::resume(each.collect()).await,
         Kind::PutBesideSlowWatchers => {
             let slow = (load.clients / 100).max(1) as usize;
-            let _watched = operations::watch_and_stall(each.collect(), slow).await?;
-            let writer = operations::PutWatched::new(server.connect(1).await?.remove(0), keys);
+            let _watched = watchers::watch_and_stall(each.collect(), slow).await?;
+            let writer = watchers::PutWatched::new(server.connect(1).await?.remove(0), keys);
             Ok(together([writer].into_iter(), plan).await)
         }
         _ => unreachable!("{load} has no watchers"),
