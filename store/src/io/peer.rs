@@ -69,9 +69,11 @@ pub enum Kind {
     HashKv,
     /// The release that the member runs.
     Version,
+    /// An append without entries, which tells that the leader leads.
+    Heartbeat,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Append,
     Kind::Vote,
     Kind::PreVote,
@@ -91,6 +93,7 @@ const KINDS: [Kind; 19] = [
     Kind::FetchEnd,
     Kind::HashKv,
     Kind::Version,
+    Kind::Heartbeat,
 ];
 
 impl Kind {

@@ -174,6 +174,18 @@ impl Drop for Wal {
 }
 
 impl WalReader {
+    /// Keeps the log's thread from going on, as a disk that stalls would, until the answer is dropped.
+    #[cfg(test)]
+    pub(crate) fn stall(&self) -> std::sync::mpsc::Sender<()> {
+        let (go_on, stalled) = std::sync::mpsc::channel();
+        // The vote is the one that is there; what is done after it runs on that thread.
+        let done: Done = Box::new(move || {
+            let _ = stalled.recv();
+        });
+        self.shared.push(Job::Vote { vote: self.vote(), done });
+        go_on
+    }
+
     #[must_use]
     pub fn vote(&self) -> Bytes {
         self.shared.tail.lock().vote()

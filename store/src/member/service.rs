@@ -9,10 +9,12 @@ use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::barrier::encode_index;
 use super::inner::Inner;
 use crate::consensus::state_machine::SnapshotData;
+use crate::consensus::types::AppendEntriesResponse;
 use crate::consensus::{codec, wire};
 use crate::ids::{LeaseId, MemberId};
 use crate::io::peer::fetch::ONLY_LEADER;
@@ -41,6 +43,7 @@ impl Service for PeerService {
         // The frequent ones on their own: one future for all kinds is as large as the largest of them.
         match kind {
             Kind::Append => async move { Some(inner.append(body).await) }.boxed(),
+            Kind::Heartbeat => async move { Some(inner.hear(body).await) }.boxed(),
             Kind::Propose => async move { inner.propose_for(body, later).await }.boxed(),
             _ => async move { Some(inner.call(from, kind, body).await) }.boxed(),
         }
@@ -111,7 +114,7 @@ impl Inner {
 
     async fn call(self: Arc<Self>, from: MemberId, kind: Kind, body: Bytes) -> Answer {
         match kind {
-            Kind::Append | Kind::Propose => unreachable!("they are taken apart above"),
+            Kind::Append | Kind::Heartbeat | Kind::Propose => unreachable!("they are taken apart above"),
             Kind::Vote => {
                 let request = codec::decode(&body).map_err(text)?;
                 Ok(encoded(&self.raft.vote(request).await.map_err(text)?))
@@ -144,6 +147,38 @@ impl Inner {
         self.heard_from(&request.vote);
         let response = self.raft.append_entries(request).await.map_err(text)?;
         Ok(wire::encode_append_response(&response))
+    }
+
+    /// Takes in that the leader leads. Raft answers an append when everything accepted before it is on disk: a leader would
+    /// lose its followers when their disks are slow, and linearizable reads would wait for writes. But all that this answer says
+    /// is that no later leader is known here, and Raft tells that as soon as it has taken the heartbeat in. Nor does the
+    /// vote have to be on disk: were it forgotten, nobody else could win its term, whose leader has been elected.
+    async fn hear(&self, body: Bytes) -> Answer {
+        let request = wire::decode_append(body).map_err(text)?;
+        if !request.entries.is_empty() {
+            return Err("a heartbeat with entries".to_owned());
+        }
+        self.heard_from(&request.vote);
+        let vote = request.vote;
+        let mut appended = std::pin::pin!(self.raft.append_entries(request));
+        let (tell, told) = oneshot::channel();
+        let is_followed = async {
+            let look = self.raft.external_request(move |state| {
+                // Nobody waits when it was answered already.
+                let _ = tell.send(*state.vote_ref() == vote);
+            });
+            look.await.is_ok() && told.await.unwrap_or(false)
+        };
+        // The append is asked first.
+        let response = tokio::select! {
+            biased;
+            response = &mut appended => response,
+            is_followed = is_followed => match is_followed {
+                true => Ok(AppendEntriesResponse::Success),
+                false => appended.await,
+            },
+        };
+        Ok(wire::encode_append_response(&response.map_err(text)?))
     }
 
     /// The members for one that wants to join: it was added a moment ago, so what is known here may be too old.

@@ -17,6 +17,7 @@ use crate::ids::{ClusterId, LeaseId, MemberId};
 use crate::io::peer::LANES;
 use crate::maintenance::MaintenanceOptions;
 use crate::membership::MembershipOptions;
+use crate::wal::EntryId;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -308,6 +309,38 @@ fn leadership_moves_on_request() {
             member.shutdown().await;
         }
     });
+}
+
+#[test]
+fn a_leader_is_followed_while_the_disks_of_all_followers_stall() {
+    run(async {
+        let cluster = Cluster::start(3).await;
+        let leader = cluster.leader().await;
+        let member = cluster.members[&leader].clone();
+        within(member.propose(put("k", "v"))).await.unwrap();
+        let followers = || cluster.members.iter().filter(|(id, _)| **id != leader).map(|(_, member)| member);
+        until(async || followers().all(|follower| get(follower, "k").is_some())).await;
+        let (term, last) = (member.status().term, last_accepted(&member));
+        let stalled: Vec<_> = followers().map(|follower| follower.inner.log.stall()).collect();
+        let written = tokio::spawn(async move { member.propose(put("k", "w")).await });
+        until(async || followers().all(|follower| last_accepted(follower) > last)).await;
+        let member = &cluster.members[&leader];
+        let begin = Instant::now();
+        while begin.elapsed() < 4 * TIMING.election_max {
+            within(member.read_barrier()).await.expect("followers answer without their disks");
+            tokio::time::sleep(TIMING.heartbeat / 10).await;
+        }
+        assert_eq!((member.status().leader, member.status().term), (Some(leader), term));
+        drop(stalled);
+        within(written).await.unwrap().unwrap();
+        for member in cluster.members.values() {
+            member.shutdown().await;
+        }
+    });
+}
+
+fn last_accepted(member: &Member) -> Option<EntryId> {
+    member.inner.log.bounds().1
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! openraft's network on the peer transport.
 //!
-//! Replication is a stream of appends that is pipelined; heartbeats are the same call on the control lane, so that they
-//! never wait behind data. Votes always take the control lane, snapshots the bulk lane.
+//! Replication is a stream of appends that is pipelined; heartbeats take the control lane, so that they never wait behind
+//! data. Votes always take the control lane, snapshots the bulk lane.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -44,12 +44,13 @@ impl<S: Storage> Network<S> {
         Self { clients, granted: Arc::default(), storage: PhantomData }
     }
 
-    fn peer(&self, target: MemberId, address: &Address, appends: Lane) -> Peer<S> {
+    fn peer(&self, target: MemberId, address: &Address, (lane, appends): (Lane, Kind)) -> Peer<S> {
         Peer {
             me: self.clients.me().member,
             granted: self.granted.clone(),
-            search: None,
-            appends: self.clients.get(target, address, appends),
+            search: Search::new(self.granted.clone(), target),
+            appends,
+            append: self.clients.get(target, address, lane),
             control: self.clients.get(target, address, Lane::Control),
             bulk: self.clients.get(target, address, Lane::Bulk),
             storage: PhantomData,
@@ -61,12 +62,11 @@ impl<S: Storage> RaftNetworkFactory<Types> for Network<S> {
     type Network = Peer<S>;
 
     async fn new_client(&mut self, target: MemberId, address: &Address) -> Peer<S> {
-        let search = Some(Search::new(self.granted.clone(), target));
-        Peer { search, ..self.peer(target, address, Lane::Append) }
+        self.peer(target, address, (Lane::Append, Kind::Append))
     }
 
     async fn new_heartbeat_client(&mut self, target: MemberId, address: &Address) -> Peer<S> {
-        self.peer(target, address, Lane::Control)
+        self.peer(target, address, (Lane::Control, Kind::Heartbeat))
     }
 }
 
@@ -74,9 +74,10 @@ impl<S: Storage> RaftNetworkFactory<Types> for Network<S> {
 pub struct Peer<S> {
     me: MemberId,
     granted: Arc<Granted>,
-    /// None for heartbeats, which are to be heard.
-    search: Option<Search>,
-    appends: Arc<Client>,
+    search: Search,
+    /// What its appends are: entries, or heartbeats.
+    appends: Kind,
+    append: Arc<Client>,
     control: Arc<Client>,
     bulk: Arc<Client>,
     storage: PhantomData<fn() -> S>,
@@ -149,8 +150,8 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse, RPCError<Types>> {
         let body = wire::encode_append(request);
-        let (sent, traffic) = (Stopwatch::start(), self.appends.traffic());
-        let answer = self.appends.call(Kind::Append, body, option.soft_ttl()).await;
+        let (sent, traffic) = (Stopwatch::start(), self.append.traffic());
+        let answer = self.append.call(self.appends, body, option.soft_ttl()).await;
         match &answer {
             Ok(_) => traffic.round_trip.observe(sent.elapsed().as_secs_f64()),
             Err(_) => traffic.heartbeat_failures.inc(),
@@ -168,15 +169,17 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
         I: futures::Stream<Item = AppendEntriesRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let connection = self.appends.ordered().await.map_err(|error| rpc_error(&error))?;
-            let search = &mut self.search;
+            let connection = self.append.ordered().await.map_err(|error| rpc_error(&error))?;
+            let (search, appends) = (&mut self.search, self.appends);
             let answers = requests.map(move |request| {
-                if let Some(known) = search.as_mut().and_then(|search| search.answer(&request)) {
+                // A heartbeat is to be heard.
+                let known = (appends == Kind::Append).then(|| search.answer(&request)).flatten();
+                if let Some(known) = known {
                     return Either::Left(futures::future::ready(Ok((Ok(Some(known)), true))));
                 }
                 let reach = Reach::of(&request);
                 // Sent here, in order; the future only waits for the answer.
-                let call = connection.call(Kind::Append, wire::encode_append(request));
+                let call = connection.call(appends, wire::encode_append(request));
                 Either::Right(async move {
                     let call = call.map_err(|error| rpc_error(&error))?;
                     let answer = tokio::time::timeout(PEER_APPEND_TIMEOUT, call)
