@@ -44,13 +44,13 @@ impl<S: Storage> Network<S> {
         Self { clients, granted: Arc::default(), storage: PhantomData }
     }
 
-    fn peer(&self, target: MemberId, address: &Address, (lane, appends): (Lane, Kind)) -> Peer<S> {
+    fn peer(&self, target: MemberId, address: &Address, (lane, kind): (Lane, Kind)) -> Peer<S> {
         Peer {
             me: self.clients.me().member,
             granted: self.granted.clone(),
             search: Search::new(self.granted.clone(), target),
-            appends,
-            append: self.clients.get(target, address, lane),
+            kind,
+            appends: self.clients.get(target, address, lane),
             control: self.clients.get(target, address, Lane::Control),
             bulk: self.clients.get(target, address, Lane::Bulk),
             storage: PhantomData,
@@ -76,8 +76,8 @@ pub struct Peer<S> {
     granted: Arc<Granted>,
     search: Search,
     /// What its appends are: entries, or heartbeats.
-    appends: Kind,
-    append: Arc<Client>,
+    kind: Kind,
+    appends: Arc<Client>,
     control: Arc<Client>,
     bulk: Arc<Client>,
     storage: PhantomData<fn() -> S>,
@@ -150,8 +150,8 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse, RPCError<Types>> {
         let body = wire::encode_append(request);
-        let (sent, traffic) = (Stopwatch::start(), self.append.traffic());
-        let answer = self.append.call(self.appends, body, option.soft_ttl()).await;
+        let (sent, traffic) = (Stopwatch::start(), self.appends.traffic());
+        let answer = self.appends.call(self.kind, body, option.soft_ttl()).await;
         match &answer {
             Ok(_) => traffic.round_trip.observe(sent.elapsed().as_secs_f64()),
             Err(_) => traffic.heartbeat_failures.inc(),
@@ -169,17 +169,17 @@ impl<S: Storage> RaftNetworkV2<Types> for Peer<S> {
         I: futures::Stream<Item = AppendEntriesRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let connection = self.append.ordered().await.map_err(|error| rpc_error(&error))?;
-            let (search, appends) = (&mut self.search, self.appends);
+            let connection = self.appends.ordered().await.map_err(|error| rpc_error(&error))?;
+            let (search, kind) = (&mut self.search, self.kind);
             let answers = requests.map(move |request| {
                 // A heartbeat is to be heard.
-                let known = (appends == Kind::Append).then(|| search.answer(&request)).flatten();
+                let known = (kind == Kind::Append).then(|| search.answer(&request)).flatten();
                 if let Some(known) = known {
                     return Either::Left(futures::future::ready(Ok((Ok(Some(known)), true))));
                 }
                 let reach = Reach::of(&request);
                 // Sent here, in order; the future only waits for the answer.
-                let call = connection.call(appends, wire::encode_append(request));
+                let call = connection.call(kind, wire::encode_append(request));
                 Either::Right(async move {
                     let call = call.map_err(|error| rpc_error(&error))?;
                     let answer = tokio::time::timeout(PEER_APPEND_TIMEOUT, call)
