@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType, Direction,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
     FlushOptions, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
@@ -164,14 +164,15 @@ impl Engine {
     pub fn scan<E: From<io::Error>>(&self, family: Family, from: &[u8], visit: &mut Visit<'_, E>) -> Result<(), E> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        let mode = IteratorMode::From(from, Direction::Forward);
-        for pair in self.db.iterator_cf_opt(self.family(family), options, mode) {
-            let (key, value) = pair.map_err(failure)?;
-            if visit(&key, &value)? == Step::Stop {
-                break;
+        let mut pairs = self.db.raw_iterator_cf_opt(self.family(family), options);
+        pairs.seek(from);
+        while let Some((key, value)) = pairs.item() {
+            if visit(key, value)? == Step::Stop {
+                return Ok(());
             }
+            pairs.next();
         }
-        Ok(())
+        Ok(pairs.status().map_err(failure)?)
     }
 
     /// Rewrites the records so that what was deleted takes no space, until `stop`. Runs beside everything else, and

@@ -122,10 +122,10 @@ impl Index {
     }
 
     /// Takes in a record found on disk when the state is opened.
-    pub fn restore(&mut self, stamp: Stamp, kind: Kind, kv: &KeyValue, record_bytes: usize) {
+    pub fn restore(&mut self, stamp: Stamp, kind: Kind, kv: &KeyValue, record_bytes: usize) -> Previous {
         let version = version(stamp, kind, kv, record_bytes);
-        self.tree.record(&kv.key, version, None);
         self.record_bytes += u64::from(version.size);
+        self.tree.record(&kv.key, version, None)
     }
 
     /// Makes everything recorded so far visible to readers.

@@ -100,6 +100,31 @@ pub fn decode(mut record: Bytes) -> Result<(Kind, KeyValue), RecordError> {
     Ok((kind, KeyValue::decode(record)?))
 }
 
+/// [`decode`] without the value, which is left empty and not copied.
+///
+/// # Errors
+/// When the bytes are not a record.
+pub fn decode_head(record: &[u8]) -> Result<(Kind, KeyValue), RecordError> {
+    let kind = kind(record)?;
+    let Head { key, create_revision, mod_revision, version, lease } = Head::decode(&record[1..])?;
+    Ok((kind, KeyValue { key, create_revision, mod_revision, version, lease, value: Bytes::new() }))
+}
+
+/// A `KeyValue` as read by who does not know of its value.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Head {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(int64, tag = "2")]
+    create_revision: i64,
+    #[prost(int64, tag = "3")]
+    mod_revision: i64,
+    #[prost(int64, tag = "4")]
+    version: i64,
+    #[prost(int64, tag = "6")]
+    lease: i64,
+}
+
 /// The kind and the key of a record, without a look at its value.
 ///
 /// # Errors
@@ -134,6 +159,24 @@ pub fn decode_own(record: Bytes) -> KeyValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_is_everything_but_the_value() {
+        let kv = KeyValue {
+            key: Bytes::from_static(b"k"),
+            create_revision: 2,
+            mod_revision: 5,
+            version: 3,
+            value: Bytes::from_static(b"v"),
+            lease: 7,
+        };
+        let record = encode(Kind::Put, &kv);
+        let head = KeyValue { value: Bytes::new(), ..kv };
+        assert_eq!(decode_head(&record).unwrap(), (Kind::Put, head));
+        for damaged in [&record[..record.len() - 1], b"", b"\x02", b"\x00\x0a\x05a"] {
+            assert!(decode_head(damaged).is_err(), "{damaged:?}");
+        }
+    }
 
     #[test]
     fn a_record_can_be_peeked_at_whatever_its_key_is_long() {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kontiki_api::mvccpb::KeyValue;
 use parking_lot::{Mutex, RwLock};
 
 use super::agreed::Agreed;
@@ -23,6 +25,10 @@ use crate::metrics::StateMetrics;
 use crate::mvcc::index::Index;
 use crate::mvcc::range::{Records, View};
 use crate::mvcc::record::{self, Kind, Stamp};
+
+/// Records in a piece of what is read when the database is opened, and such pieces that wait.
+const LOAD_BATCH: usize = 1_000;
+const LOAD_BATCHES: usize = 4;
 
 /// The committed state. Locks are taken in the order of the fields and held briefly.
 pub(crate) struct Core {
@@ -226,7 +232,7 @@ pub(crate) fn read_compacted(engine: &Engine) -> Result<i64, OpenError> {
     engine.get(Family::Meta, COMPACTED_KEY)?.map_or(Ok(-1), |bytes| integer(&bytes))
 }
 
-/// Reads a database into memory: one forward scan over the records.
+/// Reads a database into memory.
 pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, OpenError> {
     let mark = Mark::read(engine)?;
     let mut leases = LeaseTable::default();
@@ -237,37 +243,66 @@ pub(crate) fn load(engine: &Engine, cache_bytes_max: usize) -> Result<Contents, 
     let members = members::load(engine)?;
     let agreed = Agreed::load(engine)?;
     let mut index = Index::new(mark.revision, mark.floor, cache_bytes_max);
-    engine.scan(Family::Records, b"", &mut |key, value| {
-        restore(&mut index, &mut leases, mark.revision, key, value)?;
-        Ok::<_, OpenError>(Step::Next)
-    })?;
+    load_records(engine, mark.revision, &mut index, &mut leases)?;
     let compacted = read_compacted(engine)?;
     let auth = Arc::new(auth::load(engine)?);
     Ok(Contents { index, leases, members, auth, agreed, applied: mark.applied, compacted })
 }
 
-fn restore(
-    index: &mut Index,
-    leases: &mut LeaseTable,
-    revision: i64,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), OpenError> {
+/// A record without its value.
+struct Head {
+    stamp: Stamp,
+    kind: Kind,
+    kv: KeyValue,
+    record_bytes: usize,
+}
+
+/// One forward scan over the records. A thread reads and decodes them, this one builds the index meanwhile: each takes
+/// about as long.
+fn load_records(engine: &Engine, revision: i64, index: &mut Index, leases: &mut LeaseTable) -> Result<(), OpenError> {
+    thread::scope(|scope| {
+        let (sender, batches) = mpsc::sync_channel::<Vec<Head>>(LOAD_BATCHES);
+        let read = move || {
+            let mut batch = Vec::with_capacity(LOAD_BATCH);
+            engine.scan(Family::Records, b"", &mut |key, value| {
+                batch.push(decode_head(revision, key, value)?);
+                if batch.len() < LOAD_BATCH {
+                    return Ok(Step::Next);
+                }
+                let full = std::mem::replace(&mut batch, Vec::with_capacity(LOAD_BATCH));
+                // Nobody takes them where the other thread has panicked.
+                Ok::<_, OpenError>(if sender.send(full).is_ok() { Step::Next } else { Step::Stop })
+            })?;
+            let _ = sender.send(batch);
+            Ok(())
+        };
+        let reader = thread::Builder::new().name("load".into()).spawn_scoped(scope, read)?;
+        for head in batches.into_iter().flatten() {
+            restore(index, leases, &head);
+        }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn decode_head(revision: i64, key: &[u8], value: &[u8]) -> Result<Head, OpenError> {
     let damaged = |error: record::RecordError| OpenError::Damaged(error.to_string());
     let stamp = Stamp::from_bytes(key).map_err(damaged)?;
     if stamp.main > revision {
         return Err(OpenError::Damaged(format!("a record of revision {} after the mark of {revision}", stamp.main)));
     }
-    let (kind, kv) = record::decode(Bytes::copy_from_slice(value)).map_err(damaged)?;
-    let before = index.get(&kv.key).filter(|entry| entry.is_live()).map_or(0, |entry| entry.newest().lease);
-    if before != 0 {
-        leases.detach(LeaseId(before), &kv.key);
+    let (kind, kv) = record::decode_head(value).map_err(damaged)?;
+    Ok(Head { stamp, kind, kv, record_bytes: value.len() })
+}
+
+fn restore(index: &mut Index, leases: &mut LeaseTable, head: &Head) {
+    let Head { stamp, kind, kv, record_bytes } = head;
+    let previous = index.restore(*stamp, *kind, kv, *record_bytes).version;
+    if let Some(previous) = previous.filter(|previous| previous.live && previous.lease != 0) {
+        leases.detach(LeaseId(previous.lease), &kv.key);
     }
-    if kind == Kind::Put && kv.lease != 0 && leases.contains(LeaseId(kv.lease)) {
+    if *kind == Kind::Put && kv.lease != 0 && leases.contains(LeaseId(kv.lease)) {
         leases.attach(LeaseId(kv.lease), &kv.key);
     }
-    index.restore(stamp, kind, &kv, value.len());
-    Ok(())
 }
 
 /// Eight bytes, big-endian.
