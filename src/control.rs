@@ -87,7 +87,7 @@ impl Settings {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    logging::text(&arguments.log_level);
+    logging::text(&arguments.log_level)?;
     if arguments.settings.end_with_parent {
         signals::end_with_parent()?;
     }

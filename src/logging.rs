@@ -4,12 +4,13 @@
 //! types, than a tracing event can carry.
 
 mod outputs;
+mod queue;
 mod rotation;
 
 use std::fmt;
 
 use anyhow::Result;
-use kontiki_store::config::logs::{LogFormat, LogLevel, LogOutput, LogSettings};
+use kontiki_store::config::logs::{FATAL, LogFormat, LogLevel, LogOutput, LogSettings};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -18,14 +19,14 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use queue::Queue;
+pub use queue::flush;
+
 /// What a subcommand logs when `KONTIKI_LOG` does not say otherwise. openraft tells each of its steps at `info`.
 const QUIET_LIBRARIES: &str = "openraft=error,h2=warn,hyper=warn,rustls=warn,tower=warn,kube=warn";
-/// Lines of this target have etcd's level `fatal`.
-pub const FATAL: &str = "fatal";
-
 /// The last line of a process that cannot go on.
 macro_rules! fatal {
-    ($($arguments:tt)*) => { tracing::error!(target: crate::logging::FATAL, $($arguments)*) };
+    ($($arguments:tt)*) => { tracing::error!(target: kontiki_store::config::logs::FATAL, $($arguments)*) };
 }
 pub(crate) use fatal;
 
@@ -47,7 +48,7 @@ pub fn etcd(settings: &LogSettings) -> Result<()> {
         LogLevel::Error => "error",
         LogLevel::Fatal => "fatal",
     };
-    let writer = outputs::Outputs::open(settings)?;
+    let writer = Queue::of(outputs::Outputs::open(settings)?)?;
     let format = EtcdLine { format: settings.format };
     tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(writer).event_format(format).init();
     if settings.outputs.contains(&LogOutput::Journal) {
@@ -64,9 +65,11 @@ pub fn etcd_default() {
 }
 
 /// Plain text on standard error.
-pub fn text(level: &str) {
+pub fn text(level: &str) -> Result<()> {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr).with_ansi(colour).init();
+    let writer = Queue::of(std::io::stderr())?;
+    tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(writer).with_ansi(colour).init();
+    Ok(())
 }
 
 struct EtcdLine {

@@ -70,10 +70,16 @@ fn small_pages() {
 }
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == "shim") {
         kontiki_node_agent::runtime::shim_main();
     }
+    let code = run(arguments);
+    logging::flush();
+    code
+}
+
+fn run(mut arguments: Vec<OsString>) -> ExitCode {
     let named_etcd = net::is_named_etcd(&arguments);
     if named_etcd || arguments.get(1).is_some_and(|first| first == "store" || first == "server") {
         small_pages();

@@ -62,7 +62,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    logging::text(&arguments.log_level);
+    logging::text(&arguments.log_level)?;
     if arguments.end_with_parent {
         signals::end_with_parent()?;
     }

@@ -27,7 +27,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let settings = store::settle(arguments.store.0.clone(), &mut notices)?;
     match ["log-format", "log-outputs"].iter().any(|flag| settings.given.contains(flag)) {
         true => logging::etcd(&settings.logs)?,
-        false => logging::text(settings.values().text("log-level")),
+        false => logging::text(settings.values().text("log-level"))?,
     }
     store::tell(&notices);
     if arguments.control.end_with_parent {

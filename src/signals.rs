@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::logging;
+
 /// The first signal; a process has one end.
 static FIRST: OnceLock<SignalKind> = OnceLock::new();
 
@@ -29,6 +31,7 @@ pub fn shutdown() -> Result<CancellationToken> {
                 let _ = FIRST.set(kind);
                 cancelled.cancel();
             } else {
+                logging::flush();
                 std::process::exit(130);
             }
         }
@@ -39,6 +42,7 @@ pub fn shutdown() -> Result<CancellationToken> {
 /// Ends the process by the signal that told it to stop, so that whoever waits for it sees what etcd would show: a service
 /// that was stopped, not one that gave up. Returns where there was no signal, and in process 1, which signals do not end.
 pub fn end_as_told() -> ExitCode {
+    logging::flush();
     if let Some(kind) = FIRST.get()
         && std::process::id() != 1
         && let Err(error) = signal_hook::low_level::emulate_default_handler(kind.as_raw_value())

@@ -6,10 +6,10 @@
 
 mod support;
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -394,10 +394,45 @@ fn the_log_goes_where_it_is_sent() {
     wait_for("a client to be served", PATIENCE, || {
         get_tcp(ports[0], "/readyz").filter(|(status, _)| status.contains("200"))
     });
-    let log = fs::read_to_string(place.path("log/etcd.log")).unwrap();
+    let log = wait_for("a line", PATIENCE, || {
+        Some(fs::read_to_string(place.path("log/etcd.log")).unwrap()).filter(|log| log.ends_with('\n'))
+    });
     let parts: Vec<&str> = log.lines().next().unwrap().split('\t').collect();
     assert_eq!((parts[1], parts[3]), ("warn", "--enable-pprof is accepted and has no effect"), "{log}");
     assert_eq!(fs::read_to_string(&member.log).unwrap(), "");
+}
+
+#[test]
+fn nobody_waits_for_who_reads_the_log() {
+    let place = Place::new();
+    let ports = free_ports(2);
+    let mut words = alone("m1", ports[0], ports[1]);
+    words.extend(["--log-outputs=log", "--log-format=console"].map(str::to_owned));
+    succeed(Command::new("mkfifo").arg(place.path("log")));
+    // Both ends, so that a member can open it before anyone reads.
+    let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).to_owned();
+    let mut pipe = options.open(place.path("log")).unwrap();
+    let full = loop {
+        if let Err(error) = pipe.write(&[b'\n'; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    let mut member = place.start("m1", &mut place.etcd(&strs(&words)));
+    wait_for("a client to be served", PATIENCE, || {
+        get_tcp(ports[0], "/readyz").filter(|(status, _)| status.contains("200"))
+    });
+    succeed(&mut etcdctl(&format!("http://127.0.0.1:{}", ports[0]), &["put", "a", "b"]));
+    let mut log = Vec::new();
+    wait_for("the log to come when it is read", PATIENCE, || {
+        // Nothing to read right now is an error, and what was read before it is kept.
+        let _ = pipe.read_to_end(&mut log);
+        text(&log).contains("ready to serve client requests").then_some(())
+    });
+    assert!(text(&log).trim_start().contains("\tRunning: \t"), "{}", text(&log));
+    while pipe.write(&[b'\n'; 4096]).is_ok() {}
+    member.process.signal(rustix::process::Signal::TERM);
+    wait_for("the member to stop", PATIENCE, || (!member.process.is_running()).then_some(()));
 }
 
 #[test]

@@ -1,23 +1,18 @@
 //! Where log lines go: the standard streams and files, several at once.
 
-use std::io::{self, Write};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-
+use super::rotation::LogFile;
 use anyhow::{Context, Result};
 use kontiki_store::config::logs::{LogOutput, LogSettings};
-use tracing_subscriber::fmt::MakeWriter;
-
-use super::rotation::LogFile;
+use std::io::{self, Write};
+use std::path::Path;
 
 /// Every line goes to each of them.
-#[derive(Clone)]
-pub struct Outputs(Arc<Vec<Output>>);
+pub struct Outputs(Vec<Output>);
 
 enum Output {
     Stdout,
     Stderr,
-    File(Mutex<LogFile>),
+    File(LogFile),
 }
 
 impl Outputs {
@@ -26,11 +21,11 @@ impl Outputs {
             Ok(match output {
                 LogOutput::Stdout => Output::Stdout,
                 LogOutput::Stderr | LogOutput::Journal => Output::Stderr,
-                LogOutput::File(path) => Output::File(Mutex::new(open(path, settings)?)),
+                LogOutput::File(path) => Output::File(open(path, settings)?),
             })
         };
         let outputs: Result<Vec<Output>> = settings.outputs.iter().map(open).collect();
-        Ok(Self(Arc::new(outputs?)))
+        Ok(Self(outputs?))
     }
 }
 
@@ -42,11 +37,11 @@ fn open(path: &Path, settings: &LogSettings) -> Result<LogFile> {
 impl Write for Outputs {
     /// A log that cannot be written to stops nothing: the other outputs still get the line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for output in self.0.iter() {
+        for output in &mut self.0 {
             let _ = match output {
                 Output::Stdout => io::stdout().write_all(line),
                 Output::Stderr => io::stderr().write_all(line),
-                Output::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write_line(line),
+                Output::File(file) => file.write_line(line),
             };
         }
         Ok(line.len())
@@ -54,13 +49,5 @@ impl Write for Outputs {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Outputs {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::ConfigError;
 use super::values::Values;
 
+/// The target of events after which the process ends; in the log their level is etcd's `fatal`.
+pub const FATAL: &str = "fatal";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     pub level: LogLevel,
@@ -23,7 +26,7 @@ pub enum LogLevel {
     Info,
     Warn,
     Error,
-    /// Only the reason of a failed start: nothing else is that severe here.
+    /// Only why the process could not start, or ends by itself: [`FATAL`] events.
     Fatal,
 }
 

@@ -24,7 +24,7 @@ pub mod wal;
 /// Stops the process where it stands, with a sentence that reaches standard error whatever happened to the logs.
 pub(crate) fn abort(reason: &str) -> ! {
     use std::io::Write;
-    tracing::error!("{reason}");
+    tracing::error!(target: crate::config::logs::FATAL, "{reason}");
     // Not `eprintln`: a test harness would keep it to itself. Nothing can be done about a closed standard error.
     let _ = writeln!(std::io::stderr(), "kontiki: {reason}");
     std::process::abort()
