@@ -76,6 +76,14 @@ impl Queue {
         Ok(Self { sender, waiting })
     }
 
+    fn push(&self, line: &[u8]) {
+        let before = self.waiting.bytes.fetch_add(line.len(), Ordering::Relaxed);
+        if before + line.len() > LIMIT || self.sender.send(Word::Line(line.to_vec())).is_err() {
+            self.waiting.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            self.waiting.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Waits until all lines so far are written, or for [`FLUSH_TIMEOUT`].
     fn flush(&self) {
         let (done, flushed) = mpsc::channel();
@@ -87,16 +95,6 @@ impl Queue {
 
 fn tell_of_dropped(lines: u64) {
     tracing::warn!(lines, "lines of this log were dropped: its output did not take them in time");
-}
-
-impl Queue {
-    fn push(&self, line: &[u8]) {
-        let before = self.waiting.bytes.fetch_add(line.len(), Ordering::Relaxed);
-        if before + line.len() > LIMIT || self.sender.send(Word::Line(line.to_vec())).is_err() {
-            self.waiting.bytes.fetch_sub(line.len(), Ordering::Relaxed);
-            self.waiting.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Takes the lines of an event.

@@ -115,7 +115,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TolerantAuthority<I> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let io = Pin::new(&mut self.get_mut().io);
+        match bufs {
+            // A small response. `send` takes 4.4 µs for one where `writev` takes 4.7.
+            [buf] => io.poll_write(cx, buf),
+            _ => io.poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
