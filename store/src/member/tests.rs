@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kontiki_api::etcdserverpb as pb;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::task::JoinSet;
 
 use super::{Member, MemberConfig, Peer, StartError, Timing};
@@ -314,19 +315,26 @@ fn leadership_moves_on_request() {
 #[test]
 fn a_leader_is_followed_while_the_disks_of_all_followers_stall() {
     run(async {
-        let cluster = Cluster::start(3).await;
+        let mut cluster = Cluster::layout(3);
+        // Who campaigns has to note it on the disk first, which ends a member whose disk stalls: nobody may want to.
+        cluster.timing =
+            Timing { election_min: Duration::from_millis(1500), election_max: Duration::from_millis(2000), ..TIMING };
+        for id in 1..=3 {
+            cluster.start_member(MemberId(id)).await;
+        }
         let leader = cluster.leader().await;
         let member = cluster.members[&leader].clone();
         within(member.propose(put("k", "v"))).await.unwrap();
+        // All that the followers were told by then is on their disks.
+        until(async || has_told_all(&member)).await;
         let followers = || cluster.members.iter().filter(|(id, _)| **id != leader).map(|(_, member)| member);
-        until(async || followers().all(|follower| get(follower, "k").is_some())).await;
         let (term, last) = (member.status().term, last_accepted(&member));
         let stalled: Vec<_> = followers().map(|follower| follower.inner.log.stall()).collect();
         let written = tokio::spawn(async move { member.propose(put("k", "w")).await });
         until(async || followers().all(|follower| last_accepted(follower) > last)).await;
         let member = &cluster.members[&leader];
         let begin = Instant::now();
-        while begin.elapsed() < 4 * TIMING.election_max {
+        while begin.elapsed() < cluster.timing.election_max * 3 / 2 {
             within(member.read_barrier()).await.expect("followers answer without their disks");
             tokio::time::sleep(TIMING.heartbeat / 10).await;
         }
@@ -337,6 +345,14 @@ fn a_leader_is_followed_while_the_disks_of_all_followers_stall() {
             member.shutdown().await;
         }
     });
+}
+
+/// Whether the other members are known to have this leader's whole log on their disks.
+fn has_told_all(member: &Member) -> bool {
+    let metrics = member.inner.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let told = metrics.replication.as_ref();
+    told.is_some_and(|told| told.values().all(|upto| upto.map(|upto| upto.index) == metrics.last_log_index))
 }
 
 fn last_accepted(member: &Member) -> Option<EntryId> {
