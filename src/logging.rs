@@ -24,6 +24,7 @@ pub use queue::flush;
 
 /// What a subcommand logs when `KONTIKI_LOG` does not say otherwise. openraft tells each of its steps at `info`.
 const QUIET_LIBRARIES: &str = "openraft=error,h2=warn,hyper=warn,rustls=warn,tower=warn,kube=warn";
+
 /// The last line of a process that cannot go on.
 macro_rules! fatal {
     ($($arguments:tt)*) => { tracing::error!(target: kontiki_store::config::logs::FATAL, $($arguments)*) };

@@ -1,10 +1,12 @@
 //! Where log lines go: the standard streams and files, several at once.
 
-use super::rotation::LogFile;
-use anyhow::{Context, Result};
-use kontiki_store::config::logs::{LogOutput, LogSettings};
 use std::io::{self, Write};
 use std::path::Path;
+
+use anyhow::{Context, Result};
+use kontiki_store::config::logs::{LogOutput, LogSettings};
+
+use super::rotation::LogFile;
 
 /// Every line goes to each of them.
 pub struct Outputs(Vec<Output>);

@@ -2,7 +2,8 @@
 //!
 //! A write to a file can take as long as the disk is stalled, and one to a pipe as long as nobody reads; the thread that
 //! answers heartbeats must not wait with it. What finds too much waiting is dropped, and the log tells how many lines that
-//! was.
+//! was. (The non-blocking writer of `tracing-appender` counts what it drops without a word in the log, is limited by lines
+//! instead of bytes, and is flushed by ending it, which a line before an abort cannot do.)
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
