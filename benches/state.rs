@@ -126,7 +126,8 @@ fn watch(criterion: &mut Criterion) {
                 applier.apply(&[put(next)]);
                 for stream in &mut streams {
                     wire.clear();
-                    stream.ready().expect("every watcher has an event").put_frame(&mut Head::default(), &mut wire);
+                    let answer = stream.ready().expect("every watcher has an event");
+                    answer.put_frame(&mut Head::new(pb::ResponseHeader::default()), &mut wire);
                     stream.sent();
                 }
             });

@@ -16,6 +16,7 @@ mod measure;
 mod netns;
 mod operations;
 mod report;
+mod responses;
 mod servers;
 mod table;
 mod watchers;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::uri::PathAndQuery;
 use kontiki_api::etcdserverpb as pb;
 use kontiki_api::etcdserverpb::kv_client::KvClient;
 use kontiki_api::etcdserverpb::watch_client::WatchClient;
@@ -19,15 +18,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::client::Grpc;
-use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::Status;
 
 use super::connection::Connection;
 use super::crew::Seat;
 use super::drive::{Operate, Pace, Plan, Tally, Window};
 use super::measure::micros;
 use super::operations::{Keys, closed, get, key, put};
+use super::responses::{Responses, Told};
 use super::servers::Server;
 
 const WATCHERS_A_STREAM: u32 = 100;
@@ -57,34 +55,24 @@ async fn watch(on: Seat, watched: Bytes, watchers: u32) -> Result<Watching, Stat
         let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.send(create).await.map_err(|_| closed())?;
     }
-    let mut client = Grpc::new(on.connection);
-    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let asked = Request::new(ReceiverStream::new(waiting));
-    let answer = client.streaming(asked, PathAndQuery::from_static(WATCH), ProstCodec::default()).await?;
-    let mut events: Streaming<Told> = answer.into_inner();
-    for _ in 0..watchers {
-        let created = events.message().await?.ok_or_else(closed)?;
-        if !created.created {
+    let mut responses = Responses::open(on.connection, ReceiverStream::new(waiting)).await?;
+    let mut created = 0;
+    while created < watchers {
+        let mut early = false;
+        let count = |told: Told<'_>| match told {
+            Told::Created => created += 1,
+            Told::Event(_) => early = true,
+        };
+        responses.read(count).await?;
+        if early {
             return Err(Status::internal("an event before its watcher"));
         }
     }
-    Ok(Watching { events, thread: on.thread, _requests: requests })
-}
-
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
-
-/// As much of a [`pb::WatchResponse`] as is looked at, with the events as they came: what it takes to read them all is the
-/// generator's time, not the server's.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Told {
-    #[prost(bool, tag = "3")]
-    created: bool,
-    #[prost(bytes = "bytes", repeated, tag = "11")]
-    events: Vec<Bytes>,
+    Ok(Watching { responses, thread: on.thread, _requests: requests })
 }
 
 struct Watching {
-    events: Streaming<Told>,
+    responses: Responses,
     /// Where it is read.
     thread: Handle,
     /// A stream whose requests end is ended by some servers.
@@ -154,19 +142,27 @@ pub async fn watch_latency(watchers: Vec<Seat>, writer: Connection, plan: &Plan)
 }
 
 async fn note_events(mut stream: Watching, window: Window, wanted: Arc<Wanted>) -> Result<Tally, Status> {
-    let mut tally = Tally::default();
-    loop {
-        let response = wanted.next(&mut stream).await?;
-        for event in response.events {
-            let event = mvccpb::Event::decode(event).map_err(|error| Status::internal(error.to_string()))?;
-            let Some(sent) = event.kv.and_then(|kv| stamped(&window, &kv.value)) else { continue };
+    let (mut tally, mut invalid, mut done) = (Tally::default(), None, false);
+    while !done {
+        let note = |told: Told<'_>| {
+            let Told::Event(event) = told else { return };
+            let event = match mvccpb::Event::decode(event) {
+                Ok(event) => event,
+                Err(error) => return invalid = Some(error),
+            };
+            let Some(sent) = event.kv.and_then(|kv| stamped(&window, &kv.value)) else { return };
             if sent >= window.until {
-                return Ok(tally);
+                return done = true;
             }
             tally.note(&window, sent, Ok(()));
             wanted.seen(1);
+        };
+        wanted.read(&mut stream, note).await?;
+        if let Some(error) = invalid {
+            return Err(Status::internal(error.to_string()));
         }
     }
+    Ok(tally)
 }
 
 /// All watchers at once, from before what [`make_history`] has put.
@@ -216,7 +212,7 @@ pub async fn watch_and_stall(watchers: Vec<Seat>, slow: usize) -> Result<Stalled
     let mut readers = JoinSet::new();
     for mut stream in quick {
         let thread = stream.thread.clone();
-        readers.spawn_on(async move { while let Ok(Some(_)) = stream.events.message().await {} }, &thread);
+        readers.spawn_on(async move { while stream.responses.read(|_| {}).await.is_ok() {} }, &thread);
     }
     Ok(Stalled { _slow: streams, _readers: readers })
 }
@@ -290,9 +286,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    async fn next(&self, stream: &mut Watching) -> Result<Told, Status> {
-        let response = stream.events.message().await.and_then(|response| response.ok_or_else(closed));
-        response.inspect_err(|_| self.broken.notify_one())
+    async fn read(&self, stream: &mut Watching, told: impl FnMut(Told<'_>)) -> Result<(), Status> {
+        stream.responses.read(told).await.inspect_err(|_| self.broken.notify_one())
     }
 
     async fn wait(&self) -> Result<(), Status> {
@@ -311,7 +306,8 @@ impl Wanted {
 
 async fn count_events(mut stream: Watching, wanted: Arc<Wanted>) -> Result<(), Status> {
     loop {
-        let response = wanted.next(&mut stream).await?;
-        wanted.seen(response.events.len());
+        let mut events = 0;
+        wanted.read(&mut stream, |told| events += usize::from(matches!(told, Told::Event(_)))).await?;
+        wanted.seen(events);
     }
 }

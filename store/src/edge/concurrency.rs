@@ -98,6 +98,7 @@ impl Events {
                 answer = self.stream.next() => answer.decoded(),
                 () = self.member.stopped() => return Err(StoreError::Stopped.into()),
             };
+            self.stream.sent();
             if response.canceled {
                 // Compacted meanwhile.
                 return Err(StoreError::Compacted.into());

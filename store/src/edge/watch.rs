@@ -186,12 +186,12 @@ impl Session {
 
     /// A response, and what else is ready, without a look at all else that might have happened.
     fn chunk(&mut self, first: Answer) -> Bytes {
-        let (mut chunk, mut head) = (BytesMut::new(), Head::default());
-        let place = self.edge.header(0);
+        let mut head = Head::new(self.edge.header(0));
+        let alike = first.shared_bytes();
+        let room = (alike * (1 + self.watch.waiting())).min(limits::WATCH_CHUNK_BYTES + alike);
+        let mut chunk = BytesMut::with_capacity(room);
         let mut ready = Some(first);
-        while let Some(mut answer) = ready {
-            let revision = answer.response.header.map_or(0, |header| header.revision);
-            answer.response.header = Some(pb::ResponseHeader { revision, ..place });
+        while let Some(answer) = ready {
             answer.put_frame(&mut head, &mut chunk);
             ready = if chunk.len() < limits::WATCH_CHUNK_BYTES { self.watch.ready() } else { None };
         }

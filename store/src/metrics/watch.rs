@@ -63,16 +63,22 @@ impl WatchMetrics {
     /// Notes responses that left together; each took as long as the other.
     pub(crate) fn note_sent(&self, took: Duration, responses: &[Carries]) {
         let each = took.as_secs_f64() / responses.len().max(1) as f64;
+        // Thousands of watchers may be told of one change: what they share is counted here first, and there once.
+        let [response, event, reply] =
+            [&self.response_s, &self.response_per_event_s, &self.reply_s].map(Histogram::local);
+        let mut sent = 0;
         for carries in responses {
             match carries {
                 Carries::Events(events) => {
-                    self.response_s.observe(each);
+                    response.observe(each);
                     if *events > 0 {
-                        self.response_per_event_s.observe(each / *events as f64);
+                        event.observe(each / *events as f64);
                     }
+                    sent += *events as u64;
                 }
-                Carries::Reply => self.reply_s.observe(each),
+                Carries::Reply => reply.observe(each),
             }
         }
+        self.events_sent.inc_by(sent);
     }
 }

@@ -17,25 +17,34 @@ use super::ring::Block;
 use super::watcher::{Filter, Watcher};
 
 /// A response. In its header only the revision is set, and the rest of it is the edge's.
-#[derive(Debug)]
-pub struct Answer {
-    pub response: pb::WatchResponse,
-    /// Its events, encoded; then the response has only a header and the watcher's id.
-    encoded: Option<Bytes>,
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Whole(Box<pb::WatchResponse>),
+    /// What other watchers are told as well: `events` are encoded as those of a response.
+    Shared {
+        revision: i64,
+        watch_id: i64,
+        events: Bytes,
+    },
 }
 
 /// The header of the response before, encoded: mostly the next one's is the same.
-#[derive(Default)]
 pub struct Head {
     header: pb::ResponseHeader,
     encoded: Vec<u8>,
 }
 
 impl Head {
-    fn of(&mut self, header: &pb::ResponseHeader) -> &[u8] {
-        if self.header != *header || self.encoded.is_empty() {
-            self.header = *header;
-            self.encoded = pb::WatchResponse { header: Some(*header), ..Default::default() }.encode_to_vec();
+    /// For responses of the member that `place` names; its revision is not looked at.
+    #[must_use]
+    pub fn new(place: pb::ResponseHeader) -> Self {
+        Self { header: place, encoded: Vec::new() }
+    }
+
+    fn of(&mut self, revision: i64) -> &[u8] {
+        if self.header.revision != revision || self.encoded.is_empty() {
+            self.header.revision = revision;
+            self.encoded = pb::WatchResponse { header: Some(self.header), ..Default::default() }.encode_to_vec();
         }
         &self.encoded
     }
@@ -44,35 +53,47 @@ impl Head {
 /// The flag of compression and the length, before every message of gRPC.
 const PREFIX_BYTES: usize = 5;
 
+/// At most: the prefix, the header and the watcher's id.
+const FRAME_BYTES_BEFORE_EVENTS: usize = PREFIX_BYTES + 2 + 4 * 11 + 11;
+
 /// `watch_id` of a response.
 const WATCH_ID: u32 = 2;
 
 impl Answer {
-    pub(super) fn shared(revision: i64, watch_id: i64, events: Bytes) -> Self {
-        Self { response: response::events(revision, watch_id, Vec::new()), encoded: Some(events) }
-    }
-
     /// Appends it as gRPC sends it.
     ///
     /// # Panics
     /// When it is longer than 4 GiB.
-    pub fn put_frame(&self, head: &mut Head, to: &mut BytesMut) {
-        let Self { response, encoded } = self;
-        let (Some(events), Some(header)) = (encoded, &response.header) else {
-            put_prefix(response.encoded_len(), to);
-            return response.encode(to).expect("there is room");
+    pub fn put_frame(self, head: &mut Head, to: &mut BytesMut) {
+        let (revision, watch_id, events) = match self {
+            Self::Shared { revision, watch_id, events } => (revision, watch_id, events),
+            Self::Whole(mut response) => {
+                let revision = response.header.map_or(0, |header| header.revision);
+                response.header = Some(pb::ResponseHeader { revision, ..head.header });
+                put_prefix(response.encoded_len(), to);
+                return response.encode(to).expect("there is room");
+            }
         };
-        let head = head.of(header);
-        let id_bytes = match response.watch_id {
+        let head = head.of(revision);
+        let id_bytes = match watch_id {
             0 => 0,
             id => int64::encoded_len(WATCH_ID, &id),
         };
         put_prefix(head.len() + id_bytes + events.len(), to);
         to.extend_from_slice(head);
         if id_bytes > 0 {
-            int64::encode(WATCH_ID, &response.watch_id, to);
+            int64::encode(WATCH_ID, &watch_id, to);
         }
-        to.extend_from_slice(events);
+        to.extend_from_slice(&events);
+    }
+
+    /// About as many bytes as its frame has, and as that of each other watcher who is told the same; 0 if it tells only one.
+    #[must_use]
+    pub fn shared_bytes(&self) -> usize {
+        match self {
+            Self::Whole(_) => 0,
+            Self::Shared { events, .. } => events.len() + FRAME_BYTES_BEFORE_EVENTS,
+        }
     }
 
     /// The whole response, for whoever reads it in this program.
@@ -81,9 +102,14 @@ impl Answer {
     /// Never: it decodes what was encoded here.
     #[must_use]
     pub fn decoded(self) -> pb::WatchResponse {
-        let mut response = self.response;
-        response.merge(self.encoded.unwrap_or_default()).expect("what was encoded can be decoded");
-        response
+        match self {
+            Self::Whole(response) => *response,
+            Self::Shared { revision, watch_id, events } => {
+                let mut response = response::events(revision, watch_id, Vec::new());
+                response.merge(events).expect("what was encoded can be decoded");
+                response
+            }
+        }
     }
 }
 
@@ -95,7 +121,7 @@ fn put_prefix(length: usize, to: &mut BytesMut) {
 
 impl From<pb::WatchResponse> for Answer {
     fn from(response: pb::WatchResponse) -> Self {
-        Self { response, encoded: None }
+        Self::Whole(Box::new(response))
     }
 }
 

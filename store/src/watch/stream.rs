@@ -56,6 +56,8 @@ pub struct WatchStream {
     /// The id that is tried next for a watcher that does not bring one.
     next_id: i64,
     signal: Arc<Signal>,
+    /// Taken from the signal's queue: who is served before all that came there since.
+    turn: VecDeque<i64>,
     replies: VecDeque<pb::WatchResponse>,
     /// The remaining parts of a response that has begun.
     fragments: VecDeque<pb::WatchResponse>,
@@ -106,6 +108,7 @@ impl WatchHub {
             watchers: BTreeMap::new(),
             next_id: 0,
             signal: Arc::default(),
+            turn: VecDeque::new(),
             replies: VecDeque::new(),
             fragments: VecDeque::new(),
             shared: None,
@@ -173,7 +176,7 @@ impl WatchStream {
             if let Some(answer) = self.ready() {
                 return answer;
             }
-            if !self.signal.queue.lock().is_empty() {
+            if !self.all_served() {
                 // A long replay takes its turn with everything else.
                 tokio::task::yield_now().await;
                 continue;
@@ -226,14 +229,14 @@ impl WatchStream {
             return Some((reply.into(), carries));
         }
         for _ in 0..limits::WATCH_SERVED_AT_ONCE {
-            let Some(watch_id) = self.signal.queue.lock().pop_front() else { break };
+            let Some(watch_id) = self.next_queued() else { break };
             // It may have been cancelled since it was queued.
             let Some(watcher) = self.watchers.get_mut(&watch_id) else { continue };
             watcher.slot.queued.store(false, Ordering::SeqCst);
             let (answer, count) = match serve(&self.hub, watcher, &mut self.shared) {
                 Served::Shared(revision) => {
                     let shared = self.shared.as_ref().expect("it was just served from");
-                    (Answer::shared(revision, watch_id, shared.events.clone()), shared.count)
+                    (Answer::Shared { revision, watch_id, events: shared.events.clone() }, shared.count)
                 }
                 Served::Events(events, revision) => {
                     let (count, fragment) = (events.len(), watcher.fragment);
@@ -242,11 +245,28 @@ impl WatchStream {
                 Served::Compacted(floor) => (self.end_compacted(watch_id, floor).into(), 0),
                 Served::Nothing => continue,
             };
-            self.hub.core.metrics.watch.events_sent.inc_by(count as u64);
             return Some((answer, Carries::Events(count)));
         }
         let progress = if self.progress_asked > 0 { self.manual_progress() } else { None };
         progress.map(|response| (response.into(), Carries::Events(0)))
+    }
+
+    fn next_queued(&mut self) -> Option<i64> {
+        if self.turn.is_empty() {
+            mem::swap(&mut self.turn, &mut self.signal.queue.lock());
+        }
+        self.turn.pop_front()
+    }
+
+    /// Whether no watcher has anything to read.
+    fn all_served(&self) -> bool {
+        self.turn.is_empty() && self.signal.queue.lock().is_empty()
+    }
+
+    /// Watchers whose turn it is, after those that were served: each may have something to read.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.turn.len()
     }
 
     fn accept(&mut self, request: &pb::WatchCreateRequest) -> Result<(i64, Interval), &'static str> {
@@ -327,7 +347,7 @@ impl WatchStream {
     fn manual_progress(&mut self) -> Option<pb::WatchResponse> {
         // The revision first: whoever has something to read up to it is in the queue by now.
         let revision = self.hub.revision();
-        if !self.signal.queue.lock().is_empty() {
+        if !self.all_served() {
             return None;
         }
         if self.watchers.is_empty() || self.watchers.values().any(|watcher| watcher.start > revision) {

@@ -154,8 +154,13 @@ async fn a_frame_holds_what_the_whole_response_would() {
         for _ in 0..2 {
             let answer = stream.next().await;
             let mut frame = bytes::BytesMut::new();
-            answer.put_frame(&mut Head::default(), &mut frame);
-            let whole = prost::Message::encode_to_vec(&answer.decoded());
+            let place = pb::ResponseHeader { cluster_id: 1, member_id: 2, raft_term: 3, ..Default::default() };
+            answer.clone().put_frame(&mut Head::new(place), &mut frame);
+            let told = answer.shared_bytes();
+            let mut whole = answer.decoded();
+            whole.header = whole.header.map(|header| pb::ResponseHeader { revision: header.revision, ..place });
+            let whole = prost::Message::encode_to_vec(&whole);
+            assert!((frame.len()..frame.len() + 64).contains(&told), "{told} for {}", frame.len());
             assert_eq!(frame[..5], [&[0][..], &u32::try_from(whole.len()).unwrap().to_be_bytes()].concat());
             assert!(frame[5..] == whole[..] && whole.len() > value.len());
         }
