@@ -68,8 +68,8 @@ impl Responses {
     /// Waits for what comes next, and hands over what is told in messages that are whole with it: maybe nothing.
     ///
     /// # Errors
-    /// When the stream ends, a watcher is cancelled, or what comes cannot be understood.
-    pub async fn read(&mut self, told: impl FnMut(Told<'_>)) -> Result<(), Status> {
+    /// When the stream ends, a watcher is cancelled, or what comes cannot be understood; and what `told` says.
+    pub async fn read(&mut self, told: impl FnMut(Told<'_>) -> Result<(), Status>) -> Result<(), Status> {
         let frame = Pin::new(&mut self.body).frame().await.ok_or_else(closed)??;
         match frame.into_data() {
             Ok(data) => self.messages.read(&data, told),
@@ -104,7 +104,7 @@ struct Messages {
 }
 
 impl Messages {
-    fn read(&mut self, mut part: &[u8], mut told: impl FnMut(Told<'_>)) -> Result<(), Status> {
+    fn read(&mut self, mut part: &[u8], mut told: impl FnMut(Told<'_>) -> Result<(), Status>) -> Result<(), Status> {
         while !self.begun.is_empty() && !part.is_empty() {
             let wanted = length(&self.begun)?.unwrap_or(PREFIX_BYTES);
             let missing = wanted - self.begun.len();
@@ -135,12 +135,12 @@ fn length(begun: &[u8]) -> Result<Option<usize>, Status> {
 }
 
 /// Looks through an encoded [`pb::WatchResponse`].
-fn look(mut response: &[u8], mut told: impl FnMut(Told<'_>)) -> Result<(), Status> {
+fn look(mut response: &[u8], mut told: impl FnMut(Told<'_>) -> Result<(), Status>) -> Result<(), Status> {
     while !response.is_empty() {
         match decode_key(&mut response).map_err(invalid)? {
             (CREATED, WireType::Varint) => {
                 if decode_varint(&mut response).map_err(invalid)? != 0 {
-                    told(Told::Created);
+                    told(Told::Created)?;
                 }
             }
             (CANCELED, WireType::Varint) => {
@@ -152,7 +152,7 @@ fn look(mut response: &[u8], mut told: impl FnMut(Told<'_>)) -> Result<(), Statu
                 let length = decode_varint(&mut response).map_err(invalid)?;
                 let event = usize::try_from(length).ok().and_then(|length| response.split_at_checked(length));
                 let (event, after) = event.ok_or_else(|| invalid("an event is cut off"))?;
-                told(Told::Event(event));
+                told(Told::Event(event))?;
                 response = after;
             }
             (field, wire_type) => {
@@ -163,7 +163,7 @@ fn look(mut response: &[u8], mut told: impl FnMut(Told<'_>)) -> Result<(), Statu
     Ok(())
 }
 
-fn invalid(error: impl std::fmt::Display) -> Status {
+pub fn invalid(error: impl std::fmt::Display) -> Status {
     Status::internal(format!("a response that cannot be read: {error}"))
 }
 
@@ -188,12 +188,15 @@ mod tests {
     fn read(parts: &[&[u8]]) -> Result<String, Status> {
         let (mut messages, mut seen) = (Messages::default(), String::new());
         for part in parts {
-            messages.read(part, |told| match told {
-                Told::Created => seen.push('*'),
-                Told::Event(event) => {
-                    let key = Event::decode(event).unwrap().kv.unwrap().key;
-                    seen.push_str(str::from_utf8(&key).unwrap());
+            messages.read(part, |told| {
+                match told {
+                    Told::Created => seen.push('*'),
+                    Told::Event(event) => {
+                        let key = Event::decode(event).unwrap().kv.unwrap().key;
+                        seen.push_str(str::from_utf8(&key).unwrap());
+                    }
                 }
+                Ok(())
             })?;
         }
         Ok(seen)

@@ -25,7 +25,7 @@ use super::crew::Seat;
 use super::drive::{Operate, Pace, Plan, Tally, Window};
 use super::measure::micros;
 use super::operations::{Keys, closed, get, key, put};
-use super::responses::{Responses, Told};
+use super::responses::{self, Responses, Told};
 use super::servers::Server;
 
 const WATCHERS_A_STREAM: u32 = 100;
@@ -58,15 +58,14 @@ async fn watch(on: Seat, watched: Bytes, watchers: u32) -> Result<Watching, Stat
     let mut responses = Responses::open(on.connection, ReceiverStream::new(waiting)).await?;
     let mut created = 0;
     while created < watchers {
-        let mut early = false;
         let count = |told: Told<'_>| match told {
-            Told::Created => created += 1,
-            Told::Event(_) => early = true,
+            Told::Created => {
+                created += 1;
+                Ok(())
+            }
+            Told::Event(_) => Err(Status::internal("an event before its watcher")),
         };
         responses.read(count).await?;
-        if early {
-            return Err(Status::internal("an event before its watcher"));
-        }
     }
     Ok(Watching { responses, thread: on.thread, _requests: requests })
 }
@@ -142,25 +141,22 @@ pub async fn watch_latency(watchers: Vec<Seat>, writer: Connection, plan: &Plan)
 }
 
 async fn note_events(mut stream: Watching, window: Window, wanted: Arc<Wanted>) -> Result<Tally, Status> {
-    let (mut tally, mut invalid, mut done) = (Tally::default(), None, false);
+    let (mut tally, mut done) = (Tally::default(), false);
     while !done {
         let note = |told: Told<'_>| {
-            let Told::Event(event) = told else { return };
-            let event = match mvccpb::Event::decode(event) {
-                Ok(event) => event,
-                Err(error) => return invalid = Some(error),
-            };
-            let Some(sent) = event.kv.and_then(|kv| stamped(&window, &kv.value)) else { return };
-            if sent >= window.until {
-                return done = true;
+            let Told::Event(event) = told else { return Ok(()) };
+            let event = mvccpb::Event::decode(event).map_err(responses::invalid)?;
+            match event.kv.and_then(|kv| stamped(&window, &kv.value)) {
+                Some(sent) if sent >= window.until => done = true,
+                Some(sent) => {
+                    tally.note(&window, sent, Ok(()));
+                    wanted.seen(1);
+                }
+                None => {}
             }
-            tally.note(&window, sent, Ok(()));
-            wanted.seen(1);
+            Ok(())
         };
         wanted.read(&mut stream, note).await?;
-        if let Some(error) = invalid {
-            return Err(Status::internal(error.to_string()));
-        }
     }
     Ok(tally)
 }
@@ -212,7 +208,7 @@ pub async fn watch_and_stall(watchers: Vec<Seat>, slow: usize) -> Result<Stalled
     let mut readers = JoinSet::new();
     for mut stream in quick {
         let thread = stream.thread.clone();
-        readers.spawn_on(async move { while stream.responses.read(|_| {}).await.is_ok() {} }, &thread);
+        readers.spawn_on(async move { while stream.responses.read(|_| Ok(())).await.is_ok() {} }, &thread);
     }
     Ok(Stalled { _slow: streams, _readers: readers })
 }
@@ -286,7 +282,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    async fn read(&self, stream: &mut Watching, told: impl FnMut(Told<'_>)) -> Result<(), Status> {
+    async fn read(
+        &self,
+        stream: &mut Watching,
+        told: impl FnMut(Told<'_>) -> Result<(), Status>,
+    ) -> Result<(), Status> {
         stream.responses.read(told).await.inspect_err(|_| self.broken.notify_one())
     }
 
@@ -307,7 +307,11 @@ impl Wanted {
 async fn count_events(mut stream: Watching, wanted: Arc<Wanted>) -> Result<(), Status> {
     loop {
         let mut events = 0;
-        wanted.read(&mut stream, |told| events += usize::from(matches!(told, Told::Event(_)))).await?;
+        let count = |told: Told<'_>| {
+            events += usize::from(matches!(told, Told::Event(_)));
+            Ok(())
+        };
+        wanted.read(&mut stream, count).await?;
         wanted.seen(events);
     }
 }

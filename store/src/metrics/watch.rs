@@ -63,22 +63,24 @@ impl WatchMetrics {
     /// Notes responses that left together; each took as long as the other.
     pub(crate) fn note_sent(&self, took: Duration, responses: &[Carries]) {
         let each = took.as_secs_f64() / responses.len().max(1) as f64;
-        // Thousands of watchers may be told of one change: what they share is counted here first, and there once.
-        let [response, event, reply] =
-            [&self.response_s, &self.response_per_event_s, &self.reply_s].map(Histogram::local);
-        let mut sent = 0;
-        for carries in responses {
-            match carries {
-                Carries::Events(events) => {
-                    response.observe(each);
-                    if *events > 0 {
-                        event.observe(each / *events as f64);
-                    }
-                    sent += *events as u64;
-                }
-                Carries::Reply => reply.observe(each),
-            }
-        }
-        self.events_sent.inc_by(sent);
+        let events = || {
+            responses.iter().filter_map(|carries| match carries {
+                Carries::Events(events) => Some(*events as u64),
+                Carries::Reply => None,
+            })
+        };
+        let replies = responses.iter().filter(|carries| **carries == Carries::Reply);
+        observe_all(&self.reply_s, replies.map(|_| each));
+        observe_all(&self.response_s, events().map(|_| each));
+        observe_all(&self.response_per_event_s, events().filter(|count| *count > 0).map(|count| each / count as f64));
+        self.events_sent.inc_by(events().sum());
     }
+}
+
+/// Thousands of watchers may be told of one change: many values are counted aside first, and then in one go.
+fn observe_all(histogram: &Histogram, mut values: impl Iterator<Item = f64>) {
+    let Some(first) = values.next() else { return };
+    let Some(second) = values.next() else { return histogram.observe(first) };
+    let aside = histogram.local();
+    [first, second].into_iter().chain(values).for_each(|value| aside.observe(value));
 }
