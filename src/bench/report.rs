@@ -103,6 +103,16 @@ impl Axis {
     }
 }
 
+/// What to mark on a logarithmic axis: the powers of ten, and their doubles and fives where there is room for them.
+fn marks(axis: Axis) -> impl Iterator<Item = f64> {
+    let decades = (axis.high / axis.low).log10();
+    let steps: &[f64] = if decades > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let powers = (axis.low.log10().floor() as i32..=axis.high.log10().ceil() as i32).map(|power| 10_f64.powi(power));
+    powers
+        .flat_map(|power| steps.iter().map(move |step| step * power))
+        .filter(move |mark| (axis.low..=axis.high).contains(mark))
+}
+
 impl Plot {
     fn new(x: Axis, y: Axis) -> Self {
         Self { svg: format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" role=\"img\">"), x, y }
@@ -115,8 +125,10 @@ impl Plot {
 
     fn mark_x(&mut self, value: f64, text: &str) {
         let (x, y) = self.at(value, self.y.low);
+        // The last word would leave the picture.
+        let (anchor, right) = if x > WIDTH - 30.0 { ("end", WIDTH - 2.0) } else { ("middle", x) };
         let _ = write!(self.svg, "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"10\" y2=\"{y:.1}\"/>");
-        let _ = write!(self.svg, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>", y + 16.0);
+        let _ = write!(self.svg, "<text x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>", y + 16.0);
     }
 
     fn mark_y(&mut self, value: f64, text: &str) {
@@ -180,12 +192,8 @@ fn percentiles(runs: &[&Sample]) -> String {
     for (left, text) in [(50.0, "50 %"), (10.0, "90 %"), (1.0, "99 %"), (0.1, "99.9 %"), (0.01, "99.99 %")] {
         plot.mark_x(left, text);
     }
-    let mut mark = 1.0;
-    while mark <= high * 1.2 {
-        if mark >= low * 0.8 {
-            plot.mark_y(mark, &time(mark));
-        }
-        mark *= 10.0;
+    for mark in marks(plot.y) {
+        plot.mark_y(mark, &time(mark));
     }
     let servers = names(runs.iter().map(|run| &*run.server));
     for run in runs {
@@ -232,10 +240,8 @@ fn gaps(trials: &[&Trial]) -> String {
     for (share, text) in [(0.0, "0 %"), (0.5, "50 %"), (1.0, "100 %")] {
         plot.mark_y(share, text);
     }
-    let mut mark = 1.0;
-    while mark <= longest * 1.2 {
+    for mark in marks(plot.x) {
         plot.mark_x(mark, &time(mark * 1e3));
-        mark *= 10.0;
     }
     let servers = names(trials.iter().map(|trial| &*trial.server));
     for server in &servers {

@@ -187,6 +187,7 @@ impl Session {
     /// A response, and what else is ready, without a look at all else that might have happened.
     fn chunk(&mut self, first: Answer) -> Bytes {
         let mut head = Head::new(self.edge.header(0));
+        // Whoever waits is mostly told the same, and a chunk that grows is copied each time.
         let alike = first.shared_bytes();
         let room = (alike * (1 + self.watch.waiting())).min(limits::WATCH_CHUNK_BYTES + alike);
         let mut chunk = BytesMut::with_capacity(room);
