@@ -126,9 +126,9 @@ impl Plot {
     fn mark_x(&mut self, value: f64, text: &str) {
         let (x, y) = self.at(value, self.y.low);
         // The last word would leave the picture.
-        let (anchor, right) = if x > WIDTH - 30.0 { ("end", WIDTH - 2.0) } else { ("middle", x) };
+        let (anchor, place) = if x > WIDTH - 30.0 { ("end", WIDTH - 2.0) } else { ("middle", x) };
         let _ = write!(self.svg, "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"10\" y2=\"{y:.1}\"/>");
-        let _ = write!(self.svg, "<text x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>", y + 16.0);
+        let _ = write!(self.svg, "<text x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>", y + 16.0);
     }
 
     fn mark_y(&mut self, value: f64, text: &str) {

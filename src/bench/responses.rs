@@ -3,19 +3,16 @@
 //! The processors are the server's as well: what a layer spends on each of ten thousand responses to a put would be
 //! measured as if the server had needed it.
 
-use std::pin::Pin;
-
-use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use http::{HeaderValue, Method, Request, header};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http::{HeaderValue, Request, header};
+use http_body_util::BodyExt as _;
 use kontiki_api::etcdserverpb as pb;
-use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::body::Body;
+use tonic::codec::{Codec as _, EncodeBody};
 use tonic::{Code, Status};
-use tower::Service as _;
+use tonic_prost::ProstCodec;
+use tower::ServiceExt as _;
 
 use super::connection::Connection;
 use super::operations::closed;
@@ -44,20 +41,19 @@ pub struct Responses {
 
 impl Responses {
     /// Opens a stream on which `requests` are sent.
-    pub async fn open<R>(mut connection: Connection, requests: R) -> Result<Self, Status>
+    pub async fn open<R>(connection: Connection, requests: R) -> Result<Self, Status>
     where
         R: Stream<Item = pb::WatchRequest> + Send + 'static,
     {
-        let frames = requests.map(|request| Ok::<_, Status>(Frame::data(framed(&request))));
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(WATCH)
+        let encoder = ProstCodec::<_, pb::WatchResponse>::default().encoder();
+        let messages = EncodeBody::new_client(encoder, requests.map(Ok), None, None);
+        let request = Request::post(WATCH)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
             .header(header::TE, HeaderValue::from_static("trailers"))
-            .body(Body::new(StreamBody::new(frames)))
+            .body(Body::new(messages))
             .expect("all its parts are valid");
-        std::future::poll_fn(|context| connection.poll_ready(context)).await.map_err(unavailable)?;
-        let (head, body) = connection.call(request).await.map_err(unavailable)?.into_parts();
+        let answer = connection.oneshot(request).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let (head, body) = answer.into_parts();
         match Status::from_header_map(&head.headers) {
             Some(status) => Err(ended(status)),
             None if head.status != http::StatusCode::OK => Err(Status::unknown(format!("HTTP {}", head.status))),
@@ -70,7 +66,7 @@ impl Responses {
     /// # Errors
     /// When the stream ends, a watcher is cancelled, or what comes cannot be understood; and what `told` says.
     pub async fn read(&mut self, told: impl FnMut(Told<'_>) -> Result<(), Status>) -> Result<(), Status> {
-        let frame = Pin::new(&mut self.body).frame().await.ok_or_else(closed)??;
+        let frame = self.body.frame().await.ok_or_else(closed)??;
         match frame.into_data() {
             Ok(data) => self.messages.read(&data, told),
             Err(frame) => Err(frame.trailers_ref().and_then(Status::from_header_map).map_or_else(closed, ended)),
@@ -81,19 +77,6 @@ impl Responses {
 /// Why there is nothing more to read, however well it ended.
 fn ended(status: Status) -> Status {
     if status.code() == Code::Ok { closed() } else { status }
-}
-
-fn unavailable(error: impl std::fmt::Display) -> Status {
-    Status::unavailable(error.to_string())
-}
-
-fn framed(request: &pb::WatchRequest) -> Bytes {
-    let length = request.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + length);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).expect("a request is small"));
-    request.encode(&mut frame).expect("there is room");
-    frame.freeze()
 }
 
 /// Messages of gRPC, in whatever parts they come.
@@ -170,6 +153,7 @@ pub fn invalid(error: impl std::fmt::Display) -> Status {
 #[cfg(test)]
 mod tests {
     use kontiki_api::mvccpb::{Event, KeyValue};
+    use prost::Message as _;
 
     use super::*;
 

@@ -219,6 +219,12 @@ impl WatchStream {
         }
     }
 
+    /// Watchers whose turn it is, after those that were served: each may have something to read.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.turn.len()
+    }
+
     /// A response, or the first part of one.
     fn whole(&mut self) -> Option<(Answer, Carries)> {
         if let Some(reply) = self.replies.pop_front() {
@@ -261,12 +267,6 @@ impl WatchStream {
     /// Whether no watcher has anything to read.
     fn all_served(&self) -> bool {
         self.turn.is_empty() && self.signal.queue.lock().is_empty()
-    }
-
-    /// Watchers whose turn it is, after those that were served: each may have something to read.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.turn.len()
     }
 
     fn accept(&mut self, request: &pb::WatchCreateRequest) -> Result<(i64, Interval), &'static str> {
